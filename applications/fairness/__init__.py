@@ -1,0 +1,1 @@
+"""Few-shot adaptation under group fairness. Empty until built."""

@@ -1,0 +1,1 @@
+"""Personalised models for patients and hospitals. Empty until built."""

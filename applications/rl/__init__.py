@@ -1,0 +1,1 @@
+"""Reinforcement learning across related environments. Empty until built."""

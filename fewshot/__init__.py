@@ -1,0 +1,24 @@
+"""Few-shot adaptation of models for tables, policies and fair classifiers.
+
+Learn across tasks with ``fit_meta``, adapt to a new one from a few rows with ``adapt``, predict with ``predict``.
+"""
+
+from . import errors
+from .episodes import EpisodeSampler
+from .estimators import MAMLClassifier, MAMLRegressor
+from .pipeline import MetaPipeline, make_meta_pipeline
+from .tasks import Rows, TaskSampler, TaskSet
+
+__all__ = [
+    "EpisodeSampler",
+    "MAMLClassifier",
+    "MAMLRegressor",
+    "MetaPipeline",
+    "Rows",
+    "TaskSampler",
+    "TaskSet",
+    "errors",
+    "make_meta_pipeline",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,19 @@
+"""Baselines with the same verbs as the meta-estimators: what few-shot adaptation has to beat."""
+
+from .defaults import default_baselines
+from .mixed_effects import MixedEffects
+from .mixed_logistic import MixedLogistic
+from .pooled import PooledModel
+from .refitted import RefittedModel
+from .support import SupportModel
+from .support_mean import SupportMean
+
+__all__ = [
+    "MixedEffects",
+    "MixedLogistic",
+    "PooledModel",
+    "RefittedModel",
+    "SupportMean",
+    "SupportModel",
+    "default_baselines",
+]

@@ -1,0 +1,196 @@
+"""Which kernels run a network.
+
+The engine tries the vectorised kernels on the first batch and, with ``engine="auto"``, falls back to the loop over tasks where
+they cannot run, with one logged reason. Once per training it compares the vectorised meta-gradient with the plain loop's on
+two tasks in float64, because a wrong derivative trains silently.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .adaptation import Adaptation
+from .errors import InvalidParameterError, VerificationError
+from .functional import FunctionalModule
+from .kernels import Kernels, LoopKernels, VectorizedKernels, per_task_rows
+from .metagradient import MetaGradient, MetaParameters, expand, inner_loop, meta_gradient, take_tasks
+from .tasks import Rows
+
+__all__ = ["Engine"]
+
+logger = logging.getLogger("fewshot")
+
+
+class Engine:
+    """Runs the kernels of one network.
+
+    Parameters
+    ----------
+    functional : FunctionalModule
+        The network and its loss.
+    adaptation : Adaptation
+        Settings of the inner loop.
+    mode : {"auto", "loop", "vectorized"}, default="auto"
+        Kernels to use.
+    verify : {"auto", True, False}, default="auto"
+        Compare both kinds of kernels before training; "auto" does so where the vectorised ones are used.
+    max_memory : float, default=None
+        MiB that the parameter sets of the tasks in flight may take; None is no bound.
+    """
+
+    def __init__(
+        self,
+        functional: FunctionalModule,
+        adaptation: Adaptation,
+        *,
+        mode: Literal["auto", "loop", "vectorized"] = "auto",
+        verify: bool | Literal["auto"] = "auto",
+        max_memory: float | None = None,
+    ) -> None:
+        if mode not in ("auto", "loop", "vectorized"):
+            raise InvalidParameterError(f"engine: got {mode!r}; expected 'auto', 'loop' or 'vectorized'.")
+        if verify not in ("auto", True, False):
+            raise InvalidParameterError(f"verify: got {verify!r}; expected 'auto', True or False.")
+        if max_memory is not None and not max_memory > 0:
+            raise InvalidParameterError(f"max_memory: got {max_memory!r}; expected a positive number of MiB, or None.")
+        self.functional, self.adaptation = functional, adaptation
+        self.mode, self.verify, self.max_memory = mode, verify, max_memory
+        self.kernels: Kernels = LoopKernels(functional)
+
+    def prepare(
+        self, parameters: MetaParameters, supports: Sequence[Rows], query: Rows, order: Literal["exact", "first"]
+    ) -> None:
+        """Choose the kernels and check them on a first batch.
+
+        Raises
+        ------
+        VerificationError
+            If the vectorised meta-gradient is wrong.
+        InvalidParameterError
+            If ``engine="vectorized"`` was asked for and the network cannot be vectorised.
+        """
+        random = self.functional.is_random(per_task_rows(query, int(query.weight.sum(1).argmax())).x)
+        self.functional.train(True)
+        if self.mode == "loop":
+            return
+        pair = _two_tasks(supports[0])
+        first = [take_tasks(s, pair) for s in supports], take_tasks(query, pair)
+        candidate = VectorizedKernels(self.functional, random=random)
+        try:
+            meta_gradient(
+                VectorizedKernels(self.functional, trace=False, random=random),
+                self.adaptation,
+                parameters,
+                *first,
+                order=order,
+            )
+        except InvalidParameterError:
+            raise
+        except Exception as error:  # whatever a user's forward pass raises under vmap
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            if self.mode == "vectorized":
+                raise InvalidParameterError(
+                    f"engine: 'vectorized' cannot run this module ({reason}); use engine='auto' or 'loop'."
+                ) from error
+            logger.info(
+                "engine: going through the tasks one by one, since the module cannot be vectorised (%s)", reason
+            )
+            return
+        if self.verify is not False:
+            self._compare(parameters, *first, order)
+        self.kernels = candidate
+
+    def _compare(self, parameters: MetaParameters, supports: Sequence[Rows], query: Rows, order: Any) -> None:
+        self.functional.train(False)  # the two kinds of kernels draw dropout differently
+        try:
+            try:
+                loop, vectorized = self._both(parameters, supports, query, order, torch.float64)
+                tolerance = 1e-6
+            except RuntimeError as error:  # a forward pass that insists on single precision
+                logger.debug("verify: float64 failed (%s); comparing in the training precision", error)
+                loop, vectorized = self._both(parameters, supports, query, order, None)
+                tolerance = 1e-2
+        finally:
+            self.functional.train(True)
+        expected, got = loop.gradient.flat(), vectorized.gradient.flat()
+        size = math.sqrt(sum(float(v.double().norm()) ** 2 for v in expected.values()))
+        errors = {
+            name: float((got[name] - v).double().norm()) / max(float(v.double().norm()), 1e-3 * size, 1e-12)
+            for name, v in expected.items()
+        }
+        worst = max(errors, key=lambda name: errors[name])
+        if errors[worst] > tolerance:
+            layer = worst.partition("/")[2].removeprefix("log_alpha.").removeprefix("log_c.").rpartition(".")[0]
+            raise VerificationError(
+                f"engine: the vectorised meta-gradient of {worst.partition('/')[2]!r} differs from the plain loop's by "
+                f"{errors[worst]:.2g} (relative); layer {layer!r}, or one that it feeds, is not exact under torch's vmap "
+                "or mixes the rows of a batch; use engine='loop'."
+            )
+
+    def _both(
+        self, parameters: MetaParameters, supports: Sequence[Rows], query: Rows, order: Any, dtype: torch.dtype | None
+    ) -> list[MetaGradient]:
+        def cast(t: Tensor) -> Tensor:
+            return t.to(dtype) if dtype is not None and t.is_floating_point() else t
+
+        def cast_rows(r: Rows) -> Rows:
+            return Rows(cast(r.x), cast(r.y), cast(r.weight), {k: cast(v) for k, v in r.extra.items()})
+
+        constant = {k: cast(v) for k, v in self.functional.constant.items()}
+        parameters = MetaParameters.from_flat({k: cast(v.detach()) for k, v in parameters.flat().items()})
+        supports, query = [cast_rows(s) for s in supports], cast_rows(query)
+        kernels = LoopKernels(self.functional, constant), VectorizedKernels(self.functional, constant, trace=False)
+        return [meta_gradient(k, self.adaptation, parameters, supports, query, order=order) for k in kernels]
+
+    def gradient(
+        self,
+        parameters: MetaParameters,
+        supports: Sequence[Rows],
+        query: Rows,
+        order: Literal["exact", "first"],
+        seed: int,
+    ) -> MetaGradient:
+        """Query losses and the gradient of their mean; see :func:`fewshot.metagradient.meta_gradient`."""
+        chunk = None
+        if self.max_memory is not None:
+            values = sum(p.numel() for p in parameters.moving.values())
+            sets = self.adaptation.inner_steps + 6  # the path, gradients, cotangents and a first layer of temporaries
+            chunk = max(1, int(self.max_memory * 2**20 / (4 * values * sets)))
+            chunk = chunk if chunk < len(query.x) else None
+        return meta_gradient(
+            self.kernels, self.adaptation, parameters, supports, query, order=order, seed=seed, chunk=chunk
+        )
+
+    def losses(self, parameters: MetaParameters, support: Rows, query: Rows) -> Tensor:
+        """Query loss of each task after adaptation, without derivatives; shape (tasks,)."""
+        self.functional.train(False)
+        try:
+            steps = self.adaptation.inner_steps
+            start = expand(parameters.moving, len(query.x))
+            path, _ = inner_loop(self.kernels, self.adaptation, parameters, [support] * steps, 0, start)
+            return self.kernels.query_gradient(path[-1], parameters.shared, support, query, 0)[0]
+        finally:
+            self.functional.train(True)
+
+    @property
+    def is_vectorized(self) -> bool:
+        """Whether the vectorised kernels are in use."""
+        return isinstance(self.kernels, VectorizedKernels)
+
+    def use(self, *, vectorized: bool) -> None:
+        """Take these kernels without trying them, as an earlier :meth:`prepare` found."""
+        self.kernels = VectorizedKernels(self.functional) if vectorized else LoopKernels(self.functional)
+
+
+def _two_tasks(support: Rows) -> Tensor:
+    """Positions of the tasks with most and with fewest support rows, so that padding takes part in the comparison."""
+    n = (support.weight > 0).sum(1).cpu().numpy()
+    order = np.argsort(n, kind="stable")
+    return torch.from_numpy(np.unique(order[[0, -1]]))

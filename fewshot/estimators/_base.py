@@ -1,0 +1,553 @@
+"""What the regressor and the classifier share: from checked arrays through the core to a fitted estimator.
+
+An adapted model is a shallow copy of its meta-trained one plus the parameters of each task: it shares the
+initialisation, and :meth:`MetaEstimator.adapt` on it starts again from there.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+
+from ..adaptation import Adaptation
+from ..engine import Engine
+from ..episodes import EpisodeSampler
+from ..errors import InvalidDataError, InvalidParameterError, NotFittedError, UnknownTaskError
+from ..functional import FunctionalModule, differentiable_forward
+from ..inference import AdaptedTasks, adapt_task_set, predict
+from ..losses import RowLoss
+from ..metagradient import MetaParameters, expand
+from ..networks import build_module
+from ..normalization import batch_norm_layers, episode_statistics
+from ..tasks import Rows, TaskSampler, TaskSet, factorize
+from ..threads import threads_for
+from ..training import TrainingSettings, TrainingState, Validation, meta_train, split_tasks
+from ..training.callbacks import CallbackSupportMixin, progress_bar, report_rounds, with_callbacks
+from ..training.loop import ROUNDS
+from ._inputs import check_columns, check_features, check_sample_weight, check_target_length
+
+__all__ = ["MetaEstimator"]
+
+logger = logging.getLogger("fewshot")
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+STATISTICS_ROWS = 2048  # training rows from which an unadapted model takes its batch statistics
+EPISODES_PER_VALIDATION_TASK = 4
+MOST_VALIDATION_EPISODES = 128
+
+
+@dataclass
+class AdaptedState:
+    """Parameters of the tasks that a model was adapted to.
+
+    Parameters
+    ----------
+    tasks : AdaptedTasks
+        Parameters of each.
+    labels : ndarray of shape (tasks,), or None
+        Their labels; None for one task without a label.
+    """
+
+    tasks: AdaptedTasks
+    labels: npt.NDArray[Any] | None
+
+
+class MetaEstimator(CallbackSupportMixin, BaseEstimator):
+    """Base of the meta-learned estimators; see :class:`MAMLRegressor` for the parameters."""
+
+    # Requested by default, so that with metadata routing on, pipelines and cross-validation pass them without ceremony.
+    __metadata_request__fit = {"tasks": True, "blocks": True, "time": True, "sample_weight": True}
+    __metadata_request__predict = {"tasks": True}
+    __metadata_request__score = {"tasks": True, "sample_weight": True}
+
+    _row_loss_names: dict[str, RowLoss]
+
+    # ---------------------------------------------------------------- what subclasses say
+
+    def _encode_fit(self, y: Any, codes: npt.NDArray[np.int64] | None, first: bool) -> npt.NDArray[Any]:
+        """Check and encode training targets; sets what decoding needs."""
+        raise NotImplementedError
+
+    def _encode_sampler(self, support: Rows, query: Rows) -> None:
+        """Set what decoding needs from a first batch of a sampler."""
+        raise NotImplementedError
+
+    def _encode_adapt(self, y: Any) -> npt.NDArray[Any]:
+        """Check and encode the targets of a support."""
+        raise NotImplementedError
+
+    def _prepare_support(self, task_set: TaskSet) -> TaskSet:
+        """Last changes to a support before adaptation."""
+        return task_set
+
+    def _row_weights(self, y: npt.NDArray[Any], weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Row weights with everything that the estimator multiplies in."""
+        return weight
+
+    def _row_loss(self) -> RowLoss:
+        raise NotImplementedError
+
+    def _n_outputs(self) -> int:
+        raise NotImplementedError
+
+    def _wrap_sampler(self, sampler: Any) -> Any:
+        return sampler
+
+    # ---------------------------------------------------------------- meta-training
+
+    def fit_meta(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        tasks: Any = None,
+        blocks: Any = None,
+        time: Any = None,
+        sample_weight: Any = None,
+    ) -> Self:
+        """Learn across tasks.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features), or TaskSampler
+            Inputs of all tasks; or a sampler of episodes, then `y` and `tasks` must be None.
+        y : array-like of shape (rows,) or (rows, outputs)
+            Targets.
+        tasks : array-like of shape (rows,), default=None
+            Task label of each row. None treats all rows as one task, cut at random into episodes, with a warning.
+        blocks : array-like of shape (rows,), default=None
+            Block labels, compared within a task: rows of one block (one visit) never stand on both sides of an episode.
+        time : array-like of shape (rows,), default=None
+            When each row was recorded; needed by ``support="first"``.
+        sample_weight : array-like of shape (rows,), default=None
+            Row weights in the losses of support and query.
+
+        Returns
+        -------
+        self
+            Meta-trained. After Ctrl-C the estimator is fitted with what it had; with ``warm_start=True`` the same call goes
+            on from there.
+
+        Raises
+        ------
+        InvalidParameterError
+            If a setting cannot be used.
+        InvalidDataError
+            If the data cannot be used as they are.
+        DivergenceError
+            If losses stop being finite.
+        VerificationError
+            If the vectorised meta-gradient of `module` is wrong.
+        """
+        with progress_bar(self, shown=bool(self.verbose)):
+            return self._fit_meta(X, y, tasks, blocks, time, sample_weight)
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        tasks: Any = None,
+        blocks: Any = None,
+        time: Any = None,
+        sample_weight: Any = None,
+    ) -> Self:
+        """Meta-train; the same as :meth:`fit_meta`, under the name that scikit-learn calls."""
+        return self.fit_meta(X, y, tasks=tasks, blocks=blocks, time=time, sample_weight=sample_weight)
+
+    @with_callbacks
+    def _fit_meta(self, X: Any, y: Any, tasks: Any, blocks: Any, time: Any, sample_weight: Any) -> Self:
+        adaptation = self._adaptation()
+        dtype = self._dtype()
+        again = bool(self.warm_start) and hasattr(self, "_parameters")
+        rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
+        is_sampler = isinstance(X, TaskSampler)
+        for attribute in ("_adapted",):
+            self.__dict__.pop(attribute, None)
+        if is_sampler:
+            if y is not None or tasks is not None:
+                raise InvalidDataError("X: got a task sampler, so y and tasks must be None; it draws its own.")
+            sampler, validation = self._from_sampler(X, rng, again)
+            n_rows = None
+        else:
+            task_set = self._task_set(X, y, tasks, blocks, time, sample_weight, dtype, again)
+            sampler, validation = self._from_task_set(task_set, rng)
+            n_rows = task_set.n_rows
+        if not again:
+            self._build(adaptation, dtype, int(rng.integers(2**31)))
+        if self._functional.uses_batch_statistics:
+            self._require_two_rows(sampler)
+        settings = self._settings(n_rows, validation is not None)
+        state = self._starting_state(adaptation, rng, again)
+        engine = Engine(self._functional, adaptation, mode=self.engine, verify=self.verify, max_memory=self.max_memory)
+        n_rounds = -(-settings.max_iter // max(1, settings.max_iter // ROUNDS))
+
+        def fitted() -> dict[str, Any]:
+            return self._fitted_attributes(state, engine)
+
+        n_parameters = sum(p.numel() for p in self._template.parameters())
+        n_rows_at_once = settings.tasks_per_batch * _rows_per_episode(sampler)
+        try:
+            with (
+                threads_for(n_parameters, n_rows_at_once),
+                report_rounds(self, n_rounds, X, y, fitted) as on_round,
+            ):
+                meta_train(
+                    engine, sampler, settings, state, validation=validation, on_round=on_round, device=self._device()
+                )
+        except KeyboardInterrupt:
+            vars(self).update(fitted(), _training=state)
+            logger.warning(
+                "interrupted after %d of %d meta-steps; the model is usable as it is, and with warm_start=True the same "
+                "fit_meta call goes on",
+                state.iteration,
+                settings.max_iter,
+            )
+            raise
+        vars(self).update(fitted(), _training=None)
+        self._pooled_statistics(sampler)
+        return self
+
+    def _fitted_attributes(self, state: TrainingState, engine: Engine) -> dict[str, Any]:
+        parameters = state.result().to(torch.device("cpu"))
+        module = copy.deepcopy(self._template)
+        with torch.no_grad():
+            named = dict(module.named_parameters())
+            for name, value in {**parameters.moving, **parameters.shared}.items():
+                named[name].copy_(value)
+        return {
+            "_parameters": parameters,
+            "_vectorized": engine.is_vectorized,
+            "module_": module.eval(),
+            "n_iter_": state.iteration,
+            "history_": pd.DataFrame(state.history),
+        }
+
+    def _task_set(
+        self, X: Any, y: Any, tasks: Any, blocks: Any, time: Any, sample_weight: Any, dtype: torch.dtype, again: bool
+    ) -> TaskSet:
+        array = check_features(self, X, reset=not again)
+        check_target_length(array, y)
+        n = len(array)
+        columns = check_columns(n, blocks=blocks, time=time)
+        if tasks is None:
+            warnings.warn(
+                f"tasks: not given, so all {n} rows are treated as one task and episodes are random parts of it; pass "
+                "tasks=, one label per row, to learn across tasks.",
+                UserWarning,
+                stacklevel=6,
+            )
+            tasks = np.zeros(n, dtype=np.int64)
+        codes = factorize("tasks", tasks, n)[1]
+        encoded = self._encode_fit(y, codes, first=not again)
+        weight = self._row_weights(encoded, check_sample_weight(sample_weight, array))
+        return TaskSet.from_arrays(array, encoded, tasks, **columns, sample_weight=weight, dtype=dtype)
+
+    def _from_task_set(self, task_set: TaskSet, rng: np.random.Generator) -> tuple[Any, Validation | None]:
+        training, held = split_tasks(task_set, self.validation_tasks if self.early_stopping else None, rng)
+        sampler = self._episodes(task_set.select(training) if len(held) else task_set)
+        if sampler.n_left_out_:
+            name = "shots_per_class" if sampler.per_class else "shots"
+            warnings.warn(
+                f"{name}: {sampler.n_left_out_} of {len(training)} tasks are too small for {sampler.low} support row(s) and "
+                f"a query row, and are left out; lower {name} to use them.",
+                UserWarning,
+                stacklevel=6,
+            )
+        if not len(held):
+            return self._wrap_sampler(sampler), None
+        try:
+            judge = self._wrap_sampler(self._episodes(task_set.select(held)))
+        except InvalidDataError:
+            logger.info("validation_tasks: the held-out tasks are too small for an episode; no early stopping")
+            return self._wrap_sampler(sampler), None
+        n = min(EPISODES_PER_VALIDATION_TASK * len(held), max(MOST_VALIDATION_EPISODES, len(held)))
+        return self._wrap_sampler(sampler), Validation(judge, n, rng)
+
+    def _episodes(self, task_set: TaskSet) -> EpisodeSampler:
+        return EpisodeSampler(
+            task_set,
+            self.shots,
+            self.queries,
+            shots_per_class=self.shots_per_class,
+            support=self.support,
+            split_single=True,
+        )
+
+    def _from_sampler(self, sampler: Any, rng: np.random.Generator, again: bool) -> tuple[Any, Validation | None]:
+        support, query = sampler.sample(2, np.random.default_rng(0))
+        n_in = int(np.prod(support.x.shape[2:]))
+        if again and n_in != self.n_features_in_:
+            raise InvalidDataError(
+                f"X: the sampler draws {n_in} features; the model was trained on {self.n_features_in_}."
+            )
+        self.n_features_in_ = n_in
+        if not again:
+            self._encode_sampler(support, query)
+        wrapped = self._wrap_sampler(_FlatTargets(sampler, self._n_outputs()))
+        fraction = self.validation_tasks
+        if not self.early_stopping or not fraction:
+            return wrapped, None
+        return wrapped, Validation(wrapped, MOST_VALIDATION_EPISODES, rng)
+
+    def _require_two_rows(self, sampler: Any) -> None:
+        """Statistics over one row are worthless: make episodes of two or more where only rows are averaged over."""
+        while hasattr(sampler, "sampler"):
+            sampler = sampler.sampler
+        if not isinstance(sampler, EpisodeSampler) or sampler.low > 1:
+            return
+        with torch.no_grad(), differentiable_forward(), episode_statistics(torch.ones(2)):
+            f, x = self._functional, sampler.task_set.x[:1].expand(2, *sampler.task_set.x.shape[1:])
+            f.output(f.moving, f.shared, f.constant, x)
+        layers = [layer.name for layer in batch_norm_layers(f.skeleton) if layer.over_rows_only]
+        if layers and sampler.high < 2:
+            raise InvalidParameterError(
+                f"shots: one support row has no batch statistics for layer {layers[0]!r}; use shots=2 or more, or LayerNorm."
+            )
+        if layers:
+            logger.info("shots: episodes start at 2 rows, since layer %r needs batch statistics", layers[0])
+            sampler.low = 2
+
+    def _build(self, adaptation: Adaptation, dtype: torch.dtype, seed: int) -> None:
+        self._template = build_module(
+            self.module,
+            self.n_features_in_,
+            self._n_outputs(),
+            hidden=self.hidden,
+            activation=self.activation,
+            input_shape=self.input_shape,
+            seed=seed,
+        ).to(dtype)
+        self._functional = FunctionalModule(self._template, self._row_loss(), adaptation.adapted, self._n_outputs())
+        device = self._device()
+        f = self._functional
+        f.constant = {k: v.to(device) for k, v in f.constant.items()}
+
+    def _starting_state(self, adaptation: Adaptation, rng: np.random.Generator, again: bool) -> TrainingState:
+        if not again:
+            moving = self._functional.moving
+            return TrainingState(MetaParameters(moving, self._functional.shared, adaptation.init(moving)), rng)
+        interrupted = getattr(self, "_training", None)
+        if interrupted is not None:
+            return interrupted  # type: ignore[no-any-return]
+        return TrainingState(self._parameters.to(), rng)
+
+    def _pooled_statistics(self, sampler: Any) -> None:
+        """Batch statistics for a model that is not adapted: those of training rows at the initialisation."""
+        if not self._functional.uses_batch_statistics:
+            return
+        support, query = sampler.sample(max(2, int(self.tasks_per_batch)), np.random.default_rng(0))
+        x = torch.cat([r.x[r.weight > 0] for r in (support, query)])[:STATISTICS_ROWS]
+        rows = Rows(x, x[:, 0], torch.ones(len(x), dtype=x.dtype))
+        f, p = self._functional, self._parameters
+        f.constant = {k: v.cpu() for k, v in f.constant.items()}
+        with torch.no_grad(), differentiable_forward():
+            f.constant = {**f.constant, **f.support_statistics(p.moving, p.shared, f.constant, rows)}
+
+    # ---------------------------------------------------------------- settings
+
+    def _adaptation(self) -> Adaptation:
+        if self.batch_norm != "episode":
+            raise InvalidParameterError(f"batch_norm: got {self.batch_norm!r}; expected 'episode'.")
+        learn: Any = "tensor" if self.learn_step_sizes is None else self.learn_step_sizes
+        return Adaptation(
+            inner_steps=self.inner_steps,
+            inner_lr=self.inner_lr,
+            learn_step_sizes="tensor" if learn is True else learn,
+            adapted="all" if self.adapted is None else self.adapted,
+        )
+
+    def _settings(self, n_rows: int | None, validated: bool) -> TrainingSettings:
+        return TrainingSettings(
+            max_iter=default_iterations(n_rows) if self.max_iter is None else self.max_iter,
+            tasks_per_batch=self.tasks_per_batch,
+            outer_lr=self.outer_lr,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            max_grad_norm=self.max_grad_norm,
+            order="exact" if self.order is None else self.order,
+            patience=PATIENCE if validated and self.early_stopping else None,
+        )
+
+    def _dtype(self) -> torch.dtype:
+        if self.dtype not in DTYPES:
+            raise InvalidParameterError(f"dtype: got {self.dtype!r}; expected 'float32' or 'float64'.")
+        return DTYPES[self.dtype]
+
+    def _device(self) -> torch.device:
+        try:
+            device = torch.device(self.device)
+        except (RuntimeError, TypeError):
+            raise InvalidParameterError(f"device: got {self.device!r}; expected 'cpu', 'cuda', ...") from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise InvalidParameterError(f"device: got {self.device!r}, but torch sees no CUDA device; use 'cpu'.")
+        return device
+
+    # ---------------------------------------------------------------- adaptation and prediction
+
+    def _check_fitted(self, what: str) -> None:
+        if not hasattr(self, "_parameters"):
+            raise NotFittedError(
+                f"{what}: this {type(self).__name__} is not fitted yet; call fit_meta(X, y, tasks=...) first."
+            )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_parameters")
+
+    def adapt(self, X: Any, y: Any, *, tasks: Any = None, sample_weight: Any = None, steps: int | None = None) -> Self:
+        """Adapt to a new task, or to many at once, from a few rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features)
+            Support rows.
+        y : array-like of shape (rows,) or (rows, outputs)
+            Their targets.
+        tasks : array-like of shape (rows,), default=None
+            Task labels: the rows of each label are the support of a task of its own, and all tasks adapt in one
+            vectorised call. Predictions then need the label of each row.
+        sample_weight : array-like of shape (rows,), default=None
+            Row weights.
+        steps : int, default=None
+            Number of gradient steps; None is `inner_steps`.
+
+        Returns
+        -------
+        estimator
+            A new fitted estimator of the same class; this one is unchanged. ``step_scale_`` holds the factor by which the
+            safeguard shrank the steps of each task (1: not at all; 0: the task stayed at the initialisation).
+
+        Raises
+        ------
+        NotFittedError
+            Before :meth:`fit_meta`.
+        InvalidDataError
+            If the rows cannot be used as they are.
+        """
+        self._check_fitted("adapt")
+        if steps is not None and (not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 0):
+            raise InvalidParameterError(f"steps: got {steps!r}; expected a whole number of 0 or more.")
+        if np.ndim(X) and len(X) == 0:
+            raise InvalidDataError(
+                "X: got 0 support rows; adapt needs at least one (without any, predict with the unadapted model)."
+            )
+        array = check_features(self, X, reset=False)
+        check_target_length(array, y)
+        adapted = copy.copy(self)
+        encoded = adapted._encode_adapt(y)
+        labels = np.zeros(len(array), dtype=np.int64) if tasks is None else tasks
+        weight = self._row_weights(encoded, check_sample_weight(sample_weight, array))
+        task_set = TaskSet.from_arrays(array, encoded, labels, sample_weight=weight, dtype=self._dtype())
+        task_set = adapted._prepare_support(task_set)
+        self._require_rows_for_statistics(task_set)
+        engine = Engine(self._functional, self._adaptation(), mode=self.engine)
+        engine.use(vectorized=self._vectorized)
+        with self._threads(len(array)):
+            found = adapt_task_set(engine, self._parameters, task_set, None if steps is None else int(steps))
+        adapted._adapted = AdaptedState(found, None if tasks is None else task_set.labels)
+        adapted.step_scale_ = found.step_scale.numpy()
+        return adapted
+
+    def _require_rows_for_statistics(self, task_set: TaskSet) -> None:
+        layers = [layer.name for layer in batch_norm_layers(self._functional.skeleton) if layer.over_rows_only]
+        if layers and task_set.sizes.min() < 2:
+            raise InvalidDataError(
+                f"X: a support of one row has no batch statistics for layer {layers[0]!r}; give at least two rows per task."
+            )
+
+    def _outputs(self, X: Any, tasks: Any) -> npt.NDArray[np.float64]:
+        """Network outputs of each row in float64, shape (rows, outputs)."""
+        self._check_fitted("predict")
+        array = check_features(self, X, reset=False)
+        state = getattr(self, "_adapted", None)
+        dtype = self._prediction_dtype()
+        x = torch.as_tensor(array, dtype=dtype)
+        p = self._parameters
+        if state is None:
+            return self._run(expand(p.moving, 1), {}, [x])[0]
+        found = state.tasks
+        if state.labels is None:
+            if tasks is not None:
+                raise UnknownTaskError("tasks: this model was adapted to one task without a label; leave tasks out.")
+            return self._run(found.moving, found.statistics, [x])[0]
+        if tasks is None:
+            raise UnknownTaskError(
+                f"tasks: this model was adapted to {len(state.labels)} labelled tasks; pass tasks=, one label per row of X."
+            )
+        unique, codes = factorize("tasks", tasks, len(array))
+        known = pd.Index(state.labels).get_indexer(pd.Index(unique))
+        if (known < 0).any():
+            raise UnknownTaskError(
+                f"tasks: {unique[known < 0][0]!r} is not among the {len(state.labels)} tasks that this model was adapted "
+                "to; adapt to it first."
+            )
+        order = np.argsort(codes, kind="stable")
+        parts = np.split(order, np.cumsum(np.bincount(codes))[:-1])
+        index = torch.from_numpy(known.astype(np.int64))
+        results = self._run(
+            {k: v[index] for k, v in found.moving.items()},
+            {k: v[index] for k, v in found.statistics.items()},
+            [x[torch.from_numpy(part)] for part in parts],
+        )
+        out = np.empty((len(array), results[0].shape[1]))
+        out[order] = np.concatenate(results)
+        return out
+
+    def _run(self, moving: Any, statistics: Any, x: list[torch.Tensor]) -> list[npt.NDArray[np.float64]]:
+        with self._threads(sum(map(len, x))):
+            outputs = predict(self._functional, moving, self._parameters.shared, statistics, x)
+        return [o.double().numpy() for o in outputs]
+
+    def _threads(self, n_rows: int) -> AbstractContextManager[None]:
+        return threads_for(sum(p.numel() for p in self._parameters.moving.values()), n_rows)
+
+    def _prediction_dtype(self) -> torch.dtype:
+        """Double precision, so that a prediction does not depend on the rows beside it, where the network allows it."""
+        if not hasattr(self, "_predicts_double"):
+            probe = torch.zeros(1, self.n_features_in_, dtype=torch.float64)
+            try:
+                self._run(expand(self._parameters.moving, 1), {}, [probe])
+                self._predicts_double = True
+            except RuntimeError as error:
+                logger.debug("predict: the module insists on single precision (%s)", error)
+                self._predicts_double = False
+        return torch.float64 if self._predicts_double else self._dtype()
+
+
+class _FlatTargets:
+    """Gives the float targets of a user's sampler the shape (tasks, rows, outputs) that losses expect."""
+
+    def __init__(self, sampler: Any, n_outputs: int) -> None:
+        self.sampler, self.n_outputs = sampler, n_outputs
+
+    def sample(self, n_tasks: int, rng: np.random.Generator) -> tuple[Rows, Rows]:
+        support, query = self.sampler.sample(n_tasks, rng)
+        return _with_output_axis(support), _with_output_axis(query)
+
+
+def _with_output_axis(rows: Rows) -> Rows:
+    return rows._replace(y=rows.y.unsqueeze(-1)) if rows.y.is_floating_point() and rows.y.ndim == 2 else rows
+
+
+def _rows_per_episode(sampler: Any) -> int:
+    support, query = sampler.sample(1, np.random.default_rng(0))
+    return int(support.x.shape[1] + query.x.shape[1])
+
+
+PATIENCE = 15  # rounds of 1/50 of the training
+
+
+def default_iterations(n_rows: int | None) -> int:
+    """Meta-steps when `max_iter` is None: about one a training row, so that the time to fit grows with the data."""
+    return 3000 if n_rows is None else int(np.clip(n_rows, 150, 3000))

@@ -1,0 +1,99 @@
+"""Descriptions of the settings that estimators share, written once."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ["CLASSIFIER_PARAMETERS", "COMMON_PARAMETERS", "describe"]
+
+T = TypeVar("T", bound=type)
+
+COMMON_PARAMETERS = """
+module : torch.nn.Module, callable or None, default=None
+    The network: a module (copied with its weights; parameters with ``requires_grad=False`` stay frozen), a class or factory
+    ``(n_in, n_out) -> module``, or None for a multi-layer perceptron.
+hidden : sequence of int, default=(40, 40)
+    Hidden widths of the built-in network.
+activation : {"relu", "tanh", "gelu", "silu", "elu", "softplus"}, default="relu"
+    Nonlinearity of the built-in network.
+input_shape : sequence of int, default=None
+    Shape in which `module` sees a row of X, for images and sequences.
+loss : str, callable or None, default=None
+    Regression: "squared_error" (None), "absolute_error", "huber", "poisson" (predicts rates; the network gives their log).
+    Classification: "cross_entropy" (None), "binary_cross_entropy". Or ``(output, target) -> loss of each row``. Targets of
+    the first three are standardised inside.
+inner_steps : int, default=5
+    Gradient steps of an adaptation.
+inner_lr : float, default=0.05
+    Step size, or its starting value where it is learned.
+learn_step_sizes : {None, "tensor", "parameter", False}, default=None
+    None and "tensor": one step size per tensor and step is meta-learned, with a factor ``n / (n + c)`` of the support size
+    n, c learned per tensor. "parameter": one per parameter (Meta-SGD). False: fixed, as in the paper.
+adapted : {None, "all", "head", "body"} or list of str, default=None
+    Parameters that an adaptation moves: all (None), the last layer's (ANIL), all but those (BOIL), or name patterns.
+order : {None, "exact", "first"}, default=None
+    Order of the meta-gradient; None is "exact".
+batch_norm : {"episode"}, default="episode"
+    What batch statistics mean: those of a task's support normalise its support and its query.
+shots : int or (int, int), default=(1, 20)
+    Support rows of a training episode, in all; a range is drawn from for each.
+shots_per_class : int or (int, int), default=None
+    Support rows per class, in place of `shots`; classification only.
+queries : int or None, default=20
+    Query rows of a training episode at most; None takes all.
+support : {"random", "first"}, default="random"
+    Which rows of a task support it: any, or the first in the `time` given to `fit_meta`.
+tasks_per_batch : int, default=16
+    Tasks of one meta-step.
+max_iter : int, default=None
+    Meta-steps at most. None: one per training row, between 150 and 4,000; 4,000 with a sampler.
+outer_lr : float, default=0.001
+    Learning rate of the outer optimiser.
+optimizer : str or callable, default="adam"
+    "adam", "adamw", "sgd", or ``(parameters, lr=...) -> torch.optim.Optimizer``.
+schedule : {"cosine", "constant"}, default="cosine"
+    How the learning rate falls over the meta-steps.
+max_grad_norm : float or None, default=10.0
+    The meta-gradient is scaled down to this norm.
+validation_tasks : float, sequence of task labels, or None, default=0.1
+    Tasks held out to judge training, as a fraction (of five tasks or more) or by label. A sampler draws fresh ones.
+early_stopping : bool, default=True
+    Keep the state with the best validation loss, and stop when it no longer improves.
+warm_start : bool, default=False
+    Start from what an earlier call of `fit_meta` learned, for new tasks, or go on after an interruption.
+engine : {"auto", "loop", "vectorized"}, default="auto"
+    All tasks at once, or one after another; "auto" takes the loop only where the network cannot be vectorised.
+verify : {"auto", True, False}, default="auto"
+    Compare the vectorised meta-gradient with the plain loop's once, before training.
+max_memory : float, default=None
+    MiB for the parameters of the tasks in flight; smaller values take the tasks in chunks.
+device : str, default="cpu"
+    Where meta-training runs; adapting and predicting run on the CPU.
+dtype : {"float32", "float64"}, default="float32"
+    Precision of training and adaptation.
+random_state : int, RandomState or None, default=None
+    Source of all randomness.
+verbose : int, default=0
+    1 shows a progress bar.
+"""
+
+CLASSIFIER_PARAMETERS = """
+label_space : {"shared", "per_task"}, default="shared"
+    "shared": a label means the same in all tasks. "per_task": each task has classes of its own, and an adapted model knows
+    those of its support.
+class_weight : dict, "balanced" or None, default=None
+    Weights of the classes, multiplied into the row weights.
+"""
+
+
+def describe(parameters: str) -> Callable[[T], T]:
+    """Put the parameters section into a class's docstring, at ``{parameters}``."""
+
+    def decorate(cls: T) -> T:
+        section = "Parameters\n----------\n" + parameters.replace("\n\n", "\n").strip("\n")
+        cls.__doc__ = (cls.__doc__ or "").replace("{parameters}", textwrap.indent(section, "    ").lstrip())
+        return cls
+
+    return decorate

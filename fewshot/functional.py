@@ -1,0 +1,126 @@
+"""A network and its loss as pure functions of one task: what the kernels differentiate.
+
+Parameters come in three groups: *moving* ones are adapted by the inner loop, *shared* ones are meta-learned but the same for
+all tasks, *constant* tensors (buffers and parameters frozen with ``requires_grad=False``) never change.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .adaptation import Tensors, moving_names
+from .errors import InvalidParameterError
+from .losses import RowLoss, task_loss
+from .normalization import batch_norm_layers, episode_statistics, replace_norm_layers
+from .tasks import Rows
+
+__all__ = ["FunctionalModule", "differentiable_forward"]
+
+_lock = threading.Lock()
+
+
+class FunctionalModule:
+    """Pure per-task functions of a network.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network; a copy is kept in which norm layers are replaced (see :mod:`fewshot.normalization`).
+    row_loss : callable
+        ``(output, target) -> loss`` of each row.
+    adapted : {"all", "head", "body"} or list of str
+        Which parameters move.
+    n_outputs : int
+        Outputs per row that the loss expects.
+
+    Attributes
+    ----------
+    moving, shared, constant : dict of str to Tensor
+        The module's parameters and buffers, by group.
+    uses_batch_statistics : bool
+        Whether the query needs the support's rows in its forward pass.
+    """
+
+    def __init__(self, module: nn.Module, row_loss: RowLoss, adapted: object, n_outputs: int) -> None:
+        self.skeleton = replace_norm_layers(module)
+        self.row_loss, self.n_outputs = row_loss, n_outputs
+        move = set(moving_names(self.skeleton, adapted))
+        named = {n: p.detach().clone() for n, p in self.skeleton.named_parameters()}
+        trainable = {n for n, p in self.skeleton.named_parameters() if p.requires_grad}
+        self.moving: Tensors = {n: p for n, p in named.items() if n in move}
+        self.shared: Tensors = {n: p for n, p in named.items() if n in trainable - move}
+        self.constant: Tensors = {n: p for n, p in named.items() if n not in trainable}
+        self.constant.update({n: b.detach().clone() for n, b in self.skeleton.named_buffers()})
+        self.uses_batch_statistics = bool(batch_norm_layers(self.skeleton))
+        # Only structure is needed from here on; the weights travel as arguments.
+        for p in self.skeleton.parameters():
+            p.requires_grad_(False)
+
+    def output(self, moving: Tensors, shared: Tensors, constant: Tensors, x: Tensor) -> Tensor:
+        """Output of the network for the rows `x` of one task, shape (rows, n_outputs)."""
+        out = functional_call(self.skeleton, (moving, shared, constant), (x,))
+        if out.ndim == 1 and self.n_outputs == 1:
+            out = out.unsqueeze(-1)
+        if not isinstance(out, Tensor) or out.shape != (len(x), self.n_outputs):
+            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise InvalidParameterError(
+                f"module: returned {got} for {len(x)} rows; expected ({len(x)}, {self.n_outputs}), one row per row of X "
+                "and one column per output or class."
+            )
+        return out
+
+    def support_loss(self, moving: Tensors, shared: Tensors, constant: Tensors, rows: Rows) -> Tensor:
+        """Loss of the support rows of one task."""
+        if not self.uses_batch_statistics:
+            return task_loss(self.row_loss, self.output(moving, shared, constant, rows.x), rows)
+        with episode_statistics(rows.weight):
+            return task_loss(self.row_loss, self.output(moving, shared, constant, rows.x), rows)
+
+    def query_loss(self, moving: Tensors, shared: Tensors, constant: Tensors, support: Rows, query: Rows) -> Tensor:
+        """Loss of the query rows of one task; batch statistics come from its support rows."""
+        if not self.uses_batch_statistics:
+            return self.support_loss(moving, shared, constant, query)
+        x = torch.cat([support.x, query.x])
+        with episode_statistics(torch.cat([support.weight, torch.zeros_like(query.weight)])):
+            output = self.output(moving, shared, constant, x)
+        return task_loss(self.row_loss, output[len(support.x) :], query)
+
+    def support_statistics(self, moving: Tensors, shared: Tensors, constant: Tensors, rows: Rows) -> Tensors:
+        """Batch statistics of the support rows of one task, to be merged into `constant` for prediction."""
+        captured: Tensors = {}
+        if self.uses_batch_statistics:
+            with episode_statistics(rows.weight, captured):
+                self.output(moving, shared, constant, rows.x)
+        return captured
+
+    def train(self, mode: bool) -> None:
+        """Switch dropout and the like on or off."""
+        self.skeleton.train(mode)
+
+    def is_random(self, x: Tensor) -> bool:
+        """Whether a forward pass in training mode draws random numbers."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), differentiable_forward():
+            before = torch.random.get_rng_state()
+            self.skeleton.train()
+            self.output(self.moving, self.shared, self.constant, x)
+            return not torch.equal(before, torch.random.get_rng_state())
+
+
+@contextmanager
+def differentiable_forward() -> Iterator[None]:
+    """Let attention use kernels that can be differentiated twice and vectorised; restores torch's settings."""
+    with _lock:
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

@@ -1,0 +1,196 @@
+"""Adapting to many tasks at once, and predicting with what came out: no derivative of the outer kind, no randomness.
+
+A step size that suits almost every task can still make one diverge. So after adaptation the support loss of each task is
+compared with what it was; a task that got worse adapts again with all steps halved, up to six times, and stays at the
+initialisation if even that fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from .adaptation import Tensors
+from .engine import Engine
+from .functional import FunctionalModule, differentiable_forward
+from .kernels import Kernels, LoopKernels, per_task_rows
+from .metagradient import MetaParameters, expand, inner_loop, take_tasks
+from .tasks import Rows, TaskSet
+
+__all__ = ["AdaptedTasks", "adapt_task_set", "predict"]
+
+logger = logging.getLogger("fewshot")
+
+CHUNK_VALUES = 1_000_000  # parameters of the tasks that adapt together: about the cache, and little overhead left
+HALVINGS = 6
+
+
+@dataclass
+class AdaptedTasks:
+    """Parameters after adaptation.
+
+    Parameters
+    ----------
+    moving : dict of str to Tensor
+        Adapted parameters with a leading task axis.
+    statistics : dict of str to Tensor
+        Batch statistics of each task's support, with a leading task axis.
+    step_scale : Tensor of shape (tasks,)
+        Factor by which the safeguard shrank each task's steps: 1, or a power of one half, or 0.
+    """
+
+    moving: Tensors
+    statistics: Tensors
+    step_scale: Tensor
+
+
+def adapt_task_set(
+    engine: Engine, parameters: MetaParameters, task_set: TaskSet, steps: int | None = None
+) -> AdaptedTasks:
+    """Adapt to every task of a task set, all rows being support.
+
+    Tasks go in chunks of similar size, so that neither padding nor memory grows with the largest one.
+
+    Parameters
+    ----------
+    engine : Engine
+        Runs the kernels.
+    parameters : MetaParameters
+        Where adaptation starts.
+    task_set : TaskSet
+        Supports.
+    steps : int, default=None
+        Number of inner steps; None is as trained.
+
+    Returns
+    -------
+    AdaptedTasks
+        In the order of the task set.
+    """
+    steps = engine.adaptation.inner_steps if steps is None else steps
+    values = sum(p.numel() for p in parameters.moving.values())
+    chunk = max(1, CHUNK_VALUES // max(values, 1))
+    by_size = np.argsort(task_set.sizes, kind="stable")
+    engine.functional.train(False)
+    parts = [
+        _adapt_chunk(engine, parameters, task_set.rows(by_size[i : i + chunk]), steps)
+        for i in range(0, len(by_size), chunk)
+    ]
+    back = torch.from_numpy(np.argsort(by_size, kind="stable"))
+    return AdaptedTasks(
+        {k: torch.cat([p.moving[k] for p in parts])[back] for k in parts[0].moving},
+        {k: torch.cat([p.statistics[k] for p in parts])[back] for k in parts[0].statistics},
+        torch.cat([p.step_scale for p in parts])[back],
+    )
+
+
+def _adapt_chunk(engine: Engine, parameters: MetaParameters, support: Rows, steps: int) -> AdaptedTasks:
+    n_tasks = len(support.x)
+    kernels: Kernels = engine.kernels if n_tasks > 1 else LoopKernels(engine.functional)
+    start = expand(parameters.moving, n_tasks)
+    scale = torch.ones(n_tasks, dtype=support.weight.dtype)
+    moving = {k: v.clone() for k, v in start.items()}
+    before = torch.full((n_tasks,), math.inf)
+    remaining = torch.arange(n_tasks) if steps else torch.arange(0)
+    for halving in range(HALVINGS + 1):
+        if not len(remaining):
+            break
+        some = support if halving == 0 else take_tasks(support, remaining)
+        sizes = MetaParameters(parameters.moving, parameters.shared, _halved(parameters.sizes, halving))
+        path, losses = inner_loop(
+            kernels, engine.adaptation, sizes, [some] * steps, 0, expand(parameters.moving, len(remaining))
+        )
+        if halving == 0:
+            before = losses[0]
+        after = kernels.gradient(path[-1], parameters.shared, some, 0)[0]
+        good = after <= before[remaining]  # false for NaN
+        for name, value in path[-1].items():
+            moving[name][remaining[good]] = value[good]
+        scale[remaining[good]] = 0.5**halving
+        remaining = remaining[~good]
+    if steps:
+        scale[remaining] = 0.0
+    return AdaptedTasks(moving, _statistics(engine.functional, moving, parameters.shared, support), scale)
+
+
+def _halved(sizes: Tensors, times: int) -> Tensors:
+    return {k: v - times * math.log(2) if k.startswith("log_alpha.") else v for k, v in sizes.items()}
+
+
+def _statistics(functional: FunctionalModule, moving: Tensors, shared: Tensors, support: Rows) -> Tensors:
+    if not functional.uses_batch_statistics:
+        return {}
+    with torch.no_grad(), differentiable_forward():
+        each = [
+            functional.support_statistics(
+                {k: v[t] for k, v in moving.items()}, shared, functional.constant, per_task_rows(support, t)
+            )
+            for t in range(len(support.x))
+        ]
+    return {k: torch.stack([e[k] for e in each]) for k in each[0]}
+
+
+def predict(
+    functional: FunctionalModule, moving: Tensors, shared: Tensors, statistics: Tensors, x: Sequence[Tensor]
+) -> list[Tensor]:
+    """Outputs of adapted networks, each for rows of its own.
+
+    Parameters
+    ----------
+    functional : FunctionalModule
+        The network.
+    moving, statistics : dict of str to Tensor
+        Adapted parameters and batch statistics with a leading task axis.
+    shared : dict of str to Tensor
+        Parameters that all tasks share.
+    x : sequence of Tensor of shape (rows, \\*features)
+        Inputs of each task; numbers of rows may differ.
+
+    Returns
+    -------
+    list of Tensor of shape (rows, outputs)
+    """
+    functional.train(False)
+    dtype = x[0].dtype
+
+    def cast(tensors: Tensors) -> Tensors:
+        return {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
+
+    moving, shared, statistics = cast(moving), cast(shared), cast(statistics)
+    constant = cast(functional.constant)
+
+    def one(mine: Tensors, own: Tensors, rows: Tensor) -> Tensor:
+        return functional.output(mine, shared, {**constant, **own}, rows)
+
+    out: list[Tensor] = [torch.empty(0, functional.n_outputs, dtype=dtype)] * len(x)
+    groups: dict[int, list[int]] = {}
+    for t, rows in enumerate(x):
+        groups.setdefault(len(rows), []).append(t)
+    with torch.no_grad(), differentiable_forward():
+        for length, members in groups.items():
+            index = torch.tensor(members)
+            if length == 0:
+                continue
+            mine, own = ({k: v[index] for k, v in part.items()} for part in (moving, statistics))
+            results = _map_tasks(one, mine, own, torch.stack([x[t] for t in members]))
+            for t, result in zip(members, results, strict=True):
+                out[t] = result
+    return out
+
+
+def _map_tasks(one: Callable[..., Tensor], moving: Tensors, statistics: Tensors, x: Tensor) -> Sequence[Tensor]:
+    if len(x) > 1:
+        try:
+            return list(vmap(one)(moving, statistics, x))
+        except RuntimeError as error:
+            logger.debug("predict: going through the tasks one by one (%s)", error)
+    return [
+        one({k: v[t] for k, v in moving.items()}, {k: v[t] for k, v in statistics.items()}, x[t]) for t in range(len(x))
+    ]

@@ -1,0 +1,230 @@
+"""The derivative of the query loss after adaptation in what the adaptation started from.
+
+With ``theta_{k+1} = U_k(theta_k; S_k)``, ``v_K = grad L_Q(theta_K)`` is pulled back through the steps, ``v_k = (dU_k / dtheta)^T v_{k+1}``;
+for a gradient step that is ``v_{k+1} - H_S(theta_k) (s alpha v_{k+1})``. Only the parameters at each step are kept, no graph of
+activations, so memory hardly grows with the number of steps (Finn, Abbeel, Levine 2017, section 3, derives the product; the
+pull-back form is reverse accumulation with recomputation). The same pull-back gives the derivative in learned step sizes.
+First-order MAML (their section 5.2) drops the Hessian products. Every function takes a *sequence* of support rows, one per
+step: in supervised learning the same object each time, in reinforcement learning fresh trajectories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .adaptation import Adaptation, Tensors, effective_rows
+from .kernels import Kernels
+from .tasks import Rows
+
+__all__ = ["MetaGradient", "MetaParameters", "expand", "inner_loop", "meta_gradient", "take_tasks"]
+
+SEED_STRIDE = 1_000_003  # between the random draws of two steps; larger than any number of tasks in a batch
+
+
+@dataclass
+class MetaParameters:
+    """What meta-training learns.
+
+    Parameters
+    ----------
+    moving : dict of str to Tensor
+        Initial values of the parameters that the inner loop moves.
+    shared : dict of str to Tensor
+        Parameters that it does not move.
+    sizes : dict of str to Tensor
+        What the step sizes are made of, see :meth:`fewshot.adaptation.Adaptation.init`.
+    """
+
+    moving: Tensors
+    shared: Tensors = field(default_factory=dict)
+    sizes: Tensors = field(default_factory=dict)
+
+    def flat(self) -> Tensors:
+        """All tensors in one dict, names prefixed by group."""
+        groups = {"moving": self.moving, "shared": self.shared, "sizes": self.sizes}
+        return {f"{group}/{name}": t for group, tensors in groups.items() for name, t in tensors.items()}
+
+    @classmethod
+    def from_flat(cls, flat: Tensors) -> MetaParameters:
+        """Inverse of :meth:`flat`."""
+        groups: dict[str, Tensors] = {"moving": {}, "shared": {}, "sizes": {}}
+        for key, tensor in flat.items():
+            group, _, name = key.partition("/")
+            groups[group][name] = tensor
+        return cls(**groups)
+
+    def to(self, *args: torch.dtype | torch.device) -> MetaParameters:
+        """Copy with every tensor on another device or of another type."""
+        return MetaParameters.from_flat({k: v.detach().to(*args) for k, v in self.flat().items()})  # type: ignore[call-overload]
+
+
+@dataclass
+class MetaGradient:
+    """Query losses and the gradient of their mean.
+
+    Parameters
+    ----------
+    loss : Tensor of shape (tasks,)
+        Query loss of each task after adaptation.
+    gradient : MetaParameters
+        Gradient of the mean of `loss` over the tasks that have query rows of non-zero weight.
+    """
+
+    loss: Tensor
+    gradient: MetaParameters
+
+
+def expand(moving: Tensors, n_tasks: int) -> Tensors:
+    """One view of the parameters per task: (\\*shape) -> (n_tasks, \\*shape)."""
+    return {k: v.expand(n_tasks, *v.shape) for k, v in moving.items()}
+
+
+def take_tasks(rows: Rows, tasks: slice | Tensor) -> Rows:
+    """Some of the tasks of a batch."""
+    return Rows(rows.x[tasks], rows.y[tasks], rows.weight[tasks], {k: v[tasks] for k, v in rows.extra.items()})
+
+
+def inner_loop(
+    kernels: Kernels,
+    adaptation: Adaptation,
+    parameters: MetaParameters,
+    supports: Sequence[Rows],
+    seed: int = 0,
+    start: Tensors | None = None,
+) -> tuple[list[Tensors], list[Tensor]]:
+    """Adapt to each task.
+
+    Parameters
+    ----------
+    kernels : Kernels
+        How gradients are made.
+    adaptation : Adaptation
+        Settings of the inner loop.
+    parameters : MetaParameters
+        Where it starts and how far it goes.
+    supports : sequence of Rows
+        Support rows of each step.
+    seed : int, default=0
+        Seed of random draws inside the network.
+    start : dict of str to Tensor, default=None
+        Starting values with a task axis; None expands `parameters.moving`.
+
+    Returns
+    -------
+    path : list of dict of str to Tensor
+        Moving parameters before the first step, after it, ...; each with a leading task axis.
+    losses : list of Tensor of shape (tasks,)
+        Support loss at each step, before it is taken.
+    """
+    theta = start if start is not None else expand(parameters.moving, len(supports[0].x) if supports else 0)
+    path, losses = [theta], []
+    for k, support in enumerate(supports):
+        loss, gradients = kernels.gradient(theta, parameters.shared, support, seed + k * SEED_STRIDE)
+        sizes = adaptation.at(parameters.sizes, k)
+        theta = sizes.step(theta, gradients, effective_rows(support.weight))
+        path.append(theta)
+        losses.append(loss)
+    return path, losses
+
+
+def meta_gradient(
+    kernels: Kernels,
+    adaptation: Adaptation,
+    parameters: MetaParameters,
+    supports: Sequence[Rows],
+    query: Rows,
+    *,
+    order: Literal["exact", "first"] = "exact",
+    seed: int = 0,
+    chunk: int | None = None,
+) -> MetaGradient:
+    """Query losses after adaptation, and the gradient of their mean over tasks.
+
+    Parameters
+    ----------
+    kernels : Kernels
+        How derivatives of single tasks are made.
+    adaptation : Adaptation
+        Settings of the inner loop.
+    parameters : MetaParameters
+        Where to take the gradient.
+    supports : sequence of Rows
+        Support rows of each inner step; with no steps, one entry for batch statistics.
+    query : Rows
+        Query rows.
+    order : {"exact", "first"}, default="exact"
+        "first" leaves out second derivatives.
+    seed : int, default=0
+        Seed of random draws inside the network.
+    chunk : int, default=None
+        Most tasks held in memory at a time; None is all.
+
+    Returns
+    -------
+    MetaGradient
+
+    References
+    ----------
+    Finn, Abbeel, Levine (2017), Model-agnostic meta-learning for fast adaptation of deep networks, ICML.
+    """
+    n_tasks = len(query.x)
+    valid = (query.weight.sum(1) > 0).to(query.weight.dtype)
+    share = valid / valid.sum().clamp(min=1)  # weight of each task in the mean
+    losses, total = [], None
+    for first in range(0, n_tasks, chunk or n_tasks):
+        part = slice(first, first + (chunk or n_tasks))
+        loss, gradient = _chunk_gradient(
+            kernels,
+            adaptation,
+            parameters,
+            [take_tasks(s, part) for s in supports] if chunk else supports,
+            take_tasks(query, part) if chunk else query,
+            share[part],
+            order,
+            seed + first,
+        )
+        losses.append(loss)
+        total = gradient if total is None else {k: v + gradient[k] for k, v in total.items()}
+    assert total is not None
+    return MetaGradient(torch.cat(losses), MetaParameters.from_flat(total))
+
+
+def _chunk_gradient(
+    kernels: Kernels,
+    adaptation: Adaptation,
+    parameters: MetaParameters,
+    supports: Sequence[Rows],
+    query: Rows,
+    share: Tensor,
+    order: str,
+    seed: int,
+) -> tuple[Tensor, Tensors]:
+    steps = adaptation.inner_steps
+    shared = parameters.shared
+    start = expand(parameters.moving, len(query.x))
+    path, _ = inner_loop(kernels, adaptation, parameters, supports[:steps], seed, start)
+    loss, v, of_shared = kernels.query_gradient(path[-1], shared, supports[-1], query, seed + steps * SEED_STRIDE)
+    v = {k: t * share.reshape(-1, *(1,) * (t.ndim - 1)) for k, t in v.items()}
+    total_shared = {k: torch.tensordot(share, t, 1) for k, t in of_shared.items()}
+    per_step = []
+    for k in reversed(range(steps)):
+        sizes, n = adaptation.at(parameters.sizes, k), effective_rows(supports[k].weight)
+        if order == "exact":
+            u = sizes.direction(v, n)
+            g, hv, hs = kernels.curvature(path[k], shared, supports[k], u, seed + k * SEED_STRIDE)
+        elif adaptation.learns:
+            g = kernels.gradient(path[k], shared, supports[k], seed + k * SEED_STRIDE)[1]
+        if adaptation.learns:
+            per_step.append(sizes.derivative(v, g, n))
+        if order == "exact":
+            v = {name: t - hv[name] for name, t in v.items()}
+            total_shared = {name: t - hs[name].sum(0) for name, t in total_shared.items()}
+        del path[k + 1 :]
+    collected = adaptation.collect(per_step[::-1], parameters.sizes) if adaptation.learns else {}
+    gradient = MetaParameters({k: t.sum(0) for k, t in v.items()}, total_shared, collected)
+    return loss, gradient.flat()

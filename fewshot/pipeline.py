@@ -1,0 +1,109 @@
+"""Scikit-learn transformers before a meta-estimator, with `fit_meta` and `adapt` passed through."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Self
+
+from sklearn import config_context
+from sklearn.pipeline import Pipeline, _name_estimators
+
+from .errors import InvalidParameterError
+
+__all__ = ["MetaPipeline", "make_meta_pipeline"]
+
+
+class MetaPipeline(Pipeline):
+    """A pipeline whose last step is a meta-estimator.
+
+    Transformers are fitted on the rows of all training tasks and stay as they are when the last step adapts.
+    Build it with :func:`make_meta_pipeline`, or like :class:`sklearn.pipeline.Pipeline`.
+    """
+
+    def fit_meta(self, X: Any, y: Any = None, **columns: Any) -> Self:
+        """Fit the transformers, then meta-train the last step.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features)
+            Inputs of all tasks.
+        y : array-like of shape (rows,) or (rows, outputs)
+            Targets.
+        **columns : array-like of shape (rows,)
+            ``tasks``, ``blocks``, ``time``, ``sample_weight`` as the last step's `fit_meta` takes them.
+
+        Returns
+        -------
+        self
+        """
+        return self.fit(X, y, **columns)
+
+    def fit(self, X: Any, y: Any = None, **columns: Any) -> Self:
+        """Meta-train; the same as :meth:`fit_meta`."""
+        if not hasattr(self.steps[-1][1], "adapt"):
+            raise InvalidParameterError(
+                f"steps: the last step is a {type(self.steps[-1][1]).__name__}; expected an estimator with fit_meta and "
+                "adapt, for example MAMLRegressor()."
+            )
+        with config_context(enable_metadata_routing=True):
+            super().fit(X, y, **{k: v for k, v in columns.items() if v is not None})
+        return self
+
+    def adapt(self, X: Any, y: Any, **columns: Any) -> Self:
+        """Transform the support and adapt the last step.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features)
+            Support rows.
+        y : array-like of shape (rows,) or (rows, outputs)
+            Their targets.
+        **columns
+            ``tasks``, ``sample_weight``, ``steps`` as the last step's `adapt` takes them.
+
+        Returns
+        -------
+        MetaPipeline
+            The same transformers before the adapted last step; this pipeline is unchanged.
+        """
+        name, last = self.steps[-1]
+        transformed = self[:-1].transform(X) if len(self.steps) > 1 else X
+        adapted = copy.copy(self)
+        adapted.steps = [*self.steps[:-1], (name, last.adapt(transformed, y, **columns))]
+        return adapted
+
+    def _predict(self, method: str, X: Any, tasks: Any) -> Any:
+        transformed = self[:-1].transform(X) if len(self.steps) > 1 else X
+        return getattr(self.steps[-1][1], method)(transformed, tasks=tasks)
+
+    def predict(self, X: Any, *, tasks: Any = None) -> Any:
+        """Transform and predict; `tasks` as the last step takes them."""
+        return self._predict("predict", X, tasks)
+
+
+def make_meta_pipeline(*steps: Any, memory: Any = None, verbose: bool = False) -> MetaPipeline:
+    """Build a :class:`MetaPipeline`, naming the steps after their types.
+
+    Parameters
+    ----------
+    *steps : estimators
+        Transformers, and a meta-estimator last.
+    memory, verbose
+        As in :func:`sklearn.pipeline.make_pipeline`.
+
+    Returns
+    -------
+    MetaPipeline
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from fewshot import MAMLRegressor, make_meta_pipeline
+    >>> X, tasks = np.random.default_rng(0).normal(5.0, 3.0, (60, 2)), np.repeat(np.arange(6), 10)
+    >>> model = make_meta_pipeline(StandardScaler(), MAMLRegressor(max_iter=5, random_state=0))
+    >>> adapted = model.fit_meta(X, X[:, 0] + tasks, tasks=tasks).adapt(X[:3], X[:3, 0])
+    >>> adapted.predict(X[:2]).shape
+    (2,)
+    """
+    return MetaPipeline(_name_estimators(steps), memory=memory, verbose=verbose)

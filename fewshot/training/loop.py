@@ -1,0 +1,267 @@
+"""The outer loop: sample episodes, take the meta-gradient, step the optimiser, validate, stop.
+
+Training is cut into rounds; validation, history and callbacks happen between rounds. Everything that the next meta-step
+depends on is in :class:`TrainingState`, so that an interrupted training goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..engine import Engine
+from ..errors import DivergenceError, InvalidParameterError
+from ..metagradient import MetaParameters
+from ..tasks import TaskSampler
+from .validation import Validation
+
+__all__ = ["TrainingSettings", "TrainingState", "meta_train"]
+
+logger = logging.getLogger("fewshot")
+
+ROUNDS = 50  # per training
+MOST_SKIPPED_IN_A_ROW = 25  # meta-steps with a non-finite gradient before training stops with an error
+STEP_SIZE_GROUP = "sizes/"
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of the outer loop.
+
+    Parameters
+    ----------
+    max_iter : int
+        Number of meta-steps.
+    tasks_per_batch : int
+        Tasks of one meta-step.
+    outer_lr : float
+        Learning rate of the optimiser.
+    optimizer : str or callable
+        "adam", "adamw", "sgd", or ``(parameters, lr=...) -> torch.optim.Optimizer``.
+    schedule : {"cosine", "constant"}
+        How the learning rate falls: to zero along half a cosine, or not at all.
+    max_grad_norm : float or None
+        The meta-gradient is scaled down to this norm.
+    step_size_lr : float
+        Learning rate of the logarithms of step sizes, as a multiple of `outer_lr`.
+    order : {"exact", "first"}
+        Order of the meta-gradient.
+    patience : int or None
+        Stop after so many rounds without a better validation loss; None never stops early.
+    """
+
+    max_iter: int
+    tasks_per_batch: int
+    outer_lr: float
+    optimizer: Any = "adam"
+    schedule: Literal["cosine", "constant"] = "cosine"
+    max_grad_norm: float | None = 10.0
+    step_size_lr: float = 1.0
+    order: Literal["exact", "first"] = "exact"
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_iter", "tasks_per_batch"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+                raise InvalidParameterError(f"{name}: got {value!r}; expected a whole number of 1 or more.")
+        for name in ("outer_lr", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
+                raise InvalidParameterError(f"{name}: got {value!r}; expected a positive number.")
+        for name, allowed in (("schedule", ("cosine", "constant")), ("order", ("exact", "first"))):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise InvalidParameterError(f"{name}: got {value!r}; expected one of {', '.join(map(repr, allowed))}.")
+        if self.optimizer not in OPTIMIZERS and not callable(self.optimizer):
+            raise InvalidParameterError(
+                f"optimizer: got {self.optimizer!r}; expected one of {', '.join(map(repr, OPTIMIZERS))}, or a callable "
+                "(parameters, lr=...) -> torch.optim.Optimizer."
+            )
+
+    def rate(self, iteration: int) -> float:
+        """Factor of the learning rate at a meta-step."""
+        return 0.5 * (1 + math.cos(math.pi * iteration / self.max_iter)) if self.schedule == "cosine" else 1.0
+
+
+@dataclass
+class TrainingState:
+    """Everything that the next meta-step depends on.
+
+    Parameters
+    ----------
+    parameters : MetaParameters
+        Current values.
+    rng : numpy.random.Generator
+        Source of episodes and seeds.
+    """
+
+    parameters: MetaParameters
+    rng: np.random.Generator
+    iteration: int = 0
+    optimizer: dict[str, Any] | None = None
+    best_loss: float = math.inf
+    best: dict[str, Tensor] | None = None
+    rounds_since_best: int = 0
+    skipped: int = 0
+    finished: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def result(self) -> MetaParameters:
+        """Return the parameters to keep: those with the best validation loss, else the last ones."""
+        return MetaParameters.from_flat(self.best) if self.best is not None else self.parameters.to()
+
+
+def meta_train(
+    engine: Engine,
+    sampler: TaskSampler,
+    settings: TrainingSettings,
+    state: TrainingState,
+    *,
+    validation: Validation | None = None,
+    on_round: Callable[[TrainingState, int], bool] | None = None,
+    device: torch.device | str = "cpu",
+) -> TrainingState:
+    """Run meta-training from `state` to its end; on KeyboardInterrupt `state` can be handed in again.
+
+    Parameters
+    ----------
+    engine : Engine
+        Runs the kernels.
+    sampler : TaskSampler
+        Draws the episodes.
+    settings : TrainingSettings
+        How to train.
+    state : TrainingState
+        Where to start; changed in place.
+    validation : Validation, default=None
+        Judges each round; the best state is kept.
+    on_round : callable, default=None
+        Called with the state and the number of the round after each; returning True stops training.
+    device : torch.device or str, default="cpu"
+        Where episodes are moved to.
+
+    Returns
+    -------
+    TrainingState
+
+    Raises
+    ------
+    DivergenceError
+        If the meta-gradient is not finite too many times in a row.
+    """
+    leaves = {k: v.detach().to(device).clone().requires_grad_() for k, v in state.parameters.flat().items()}
+    optimizer = _optimizer(settings, leaves, state)
+    base_rates = [settings.outer_lr, settings.outer_lr * settings.step_size_lr]
+    state.parameters = MetaParameters.from_flat({k: v.detach() for k, v in leaves.items()})
+    steps = max(1, engine.adaptation.inner_steps)
+    per_round = max(1, settings.max_iter // ROUNDS)
+    tensors = list(leaves.values())
+    seen: list[float] = []
+    began = time.perf_counter()
+    in_a_row, prepared = 0, False
+    if validation is not None and state.iteration == 0:
+        _judge(engine, validation, state)  # training must beat its own starting point
+    while state.iteration < settings.max_iter and not state.finished:
+        episode_state = state.rng.bit_generator.state
+        try:
+            support, query = sampler.sample(settings.tasks_per_batch, state.rng)
+            supports = [_to(support, device)] * steps
+            query = _to(query, device)
+            seed = int(state.rng.integers(2**31))
+            if not prepared:
+                engine.prepare(state.parameters, supports, query, settings.order)
+                prepared = True
+            found = engine.gradient(state.parameters, supports, query, settings.order, seed)
+        except KeyboardInterrupt:
+            state.rng.bit_generator.state = episode_state  # the unfinished meta-step is drawn again
+            state.optimizer = optimizer.state_dict()
+            raise
+        for name, value in found.gradient.flat().items():
+            leaves[name].grad = value
+        bound = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
+        norm = float(torch.nn.utils.clip_grad_norm_(tensors, bound))
+        if math.isfinite(norm):
+            in_a_row = 0
+            factor = settings.rate(state.iteration)
+            for group, base in zip(optimizer.param_groups, base_rates, strict=False):
+                group["lr"] = base * factor
+            optimizer.step()
+            seen.append(float(found.loss.mean()))
+        else:
+            state.skipped += 1
+            in_a_row += 1
+            if in_a_row >= MOST_SKIPPED_IN_A_ROW:
+                raise DivergenceError(
+                    f"inner_lr, outer_lr: the meta-gradient was not finite in {in_a_row} meta-steps in a row (at step "
+                    f"{state.iteration}); lower inner_lr (or inner_steps), or outer_lr, or standardise the features."
+                )
+        state.iteration += 1
+        if state.iteration % per_round == 0 or state.iteration == settings.max_iter:
+            row = {
+                "iteration": state.iteration,
+                "loss": float(np.mean(seen)) if seen else math.nan,
+                "validation_loss": _judge(engine, validation, state) if validation is not None else math.nan,
+                "skipped": state.skipped,
+                "seconds": time.perf_counter() - began,
+            }
+            state.history.append(row)
+            logger.debug("meta-step %d of %d: %s", state.iteration, settings.max_iter, row)
+            seen = []
+            stop = on_round(state, len(state.history) - 1) if on_round is not None else False
+            tired = settings.patience is not None and state.rounds_since_best >= settings.patience
+            state.finished = stop or (validation is not None and tired)
+    state.finished = True
+    state.optimizer = None
+    if state.skipped:
+        logger.warning("skipped %d of %d meta-steps whose gradient was not finite", state.skipped, state.iteration)
+    return state
+
+
+def _judge(engine: Engine, validation: Validation, state: TrainingState) -> float:
+    loss = validation.loss(engine, state.parameters)
+    if loss < state.best_loss or state.best is None:
+        state.best_loss, state.rounds_since_best = loss, 0
+        state.best = {k: v.clone() for k, v in state.parameters.flat().items()}
+    else:
+        state.rounds_since_best += 1
+    return loss
+
+
+def _optimizer(settings: TrainingSettings, leaves: dict[str, Tensor], state: TrainingState) -> torch.optim.Optimizer:
+    weights = [v for k, v in leaves.items() if not k.startswith(STEP_SIZE_GROUP)]
+    sizes = [v for k, v in leaves.items() if k.startswith(STEP_SIZE_GROUP)]
+    groups = [{"params": g} for g in (weights, sizes) if g]
+    make = (
+        OPTIMIZERS.get(settings.optimizer, settings.optimizer)
+        if isinstance(settings.optimizer, str)
+        else settings.optimizer
+    )
+    # One kernel for all tensors: with small networks the optimiser's launches would otherwise cost as much as its work.
+    options = {"fused": True} if settings.optimizer in OPTIMIZERS else {}
+    optimizer = make(groups, lr=settings.outer_lr, **options)
+    if state.optimizer is not None:
+        optimizer.load_state_dict(state.optimizer)
+    return optimizer
+
+
+def _to(rows: Any, device: torch.device | str) -> Any:
+    if torch.device(device).type == "cpu":
+        return rows
+    return type(rows)(
+        rows.x.to(device), rows.y.to(device), rows.weight.to(device), {k: v.to(device) for k, v in rows.extra.items()}
+    )

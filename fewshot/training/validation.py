@@ -1,0 +1,91 @@
+"""Meta-validation: fixed episodes of held-out tasks, on which training is judged and stopped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..engine import Engine
+from ..errors import InvalidParameterError
+from ..metagradient import MetaParameters
+from ..tasks import TaskSampler, TaskSet
+
+__all__ = ["Validation", "split_tasks"]
+
+FEWEST_TASKS = 5  # with fewer, holding one out costs more than early stopping brings
+
+
+class Validation:
+    """Episodes drawn once from validation tasks; the same ones judge every state of training.
+
+    Parameters
+    ----------
+    sampler : TaskSampler
+        Draws the episodes.
+    n_episodes : int
+        How many.
+    rng : numpy.random.Generator
+        Source of the draw.
+    """
+
+    def __init__(self, sampler: TaskSampler, n_episodes: int, rng: np.random.Generator) -> None:
+        self.support, self.query = sampler.sample(n_episodes, rng)
+
+    def loss(self, engine: Engine, parameters: MetaParameters) -> float:
+        """Mean query loss after adaptation; infinite if it is not a number."""
+        losses = engine.losses(parameters, self.support, self.query)
+        judged = self.query.weight.sum(1) > 0
+        value = float(losses[judged].mean()) if bool(judged.any()) else math.nan
+        return value if math.isfinite(value) else math.inf
+
+
+def split_tasks(
+    task_set: TaskSet, validation_tasks: Any, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Positions of the training and of the validation tasks.
+
+    Parameters
+    ----------
+    task_set : TaskSet
+        All tasks.
+    validation_tasks : float, sequence of task labels, or None
+        A fraction of the tasks (none below five tasks), the labels of the tasks, or none.
+    rng : numpy.random.Generator
+        Chooses the tasks when a fraction is given.
+
+    Raises
+    ------
+    InvalidParameterError
+        If it is a fraction outside [0, 1), a label is unknown, or no training task would be left.
+    """
+    n = task_set.n_tasks
+    everything = np.arange(n)
+    if validation_tasks is None:
+        return everything, everything[:0]
+    if isinstance(validation_tasks, float | int) and not isinstance(validation_tasks, bool):
+        if not 0 <= validation_tasks < 1:
+            raise InvalidParameterError(
+                f"validation_tasks: got {validation_tasks!r}; expected a fraction in [0, 1), task labels, or None."
+            )
+        if validation_tasks == 0 or n < FEWEST_TASKS:
+            return everything, everything[:0]
+        held = np.sort(rng.permutation(n)[: max(1, round(validation_tasks * n))])
+    elif isinstance(validation_tasks, Sequence | np.ndarray) and not isinstance(validation_tasks, str):
+        held = np.flatnonzero(np.isin(task_set.labels, np.asarray(validation_tasks)))
+        unknown = [v for v in validation_tasks if v not in set(task_set.labels.tolist())]
+        if unknown:
+            raise InvalidParameterError(
+                f"validation_tasks: {unknown[0]!r} is not among the {n} task labels; pass labels that occur in tasks=."
+            )
+    else:
+        raise InvalidParameterError(
+            f"validation_tasks: got {validation_tasks!r}; expected a fraction in [0, 1), task labels, or None."
+        )
+    training = np.setdiff1d(everything, held)
+    if not len(training):
+        raise InvalidParameterError(f"validation_tasks: all {n} task(s) are held out; leave at least one for training.")
+    return training, held
