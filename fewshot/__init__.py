@@ -6,6 +6,7 @@ Learn across tasks with ``fit_meta``, adapt to a new one from a few rows with ``
 from . import errors
 from .episodes import EpisodeSampler
 from .estimators import MAMLClassifier, MAMLRegressor
+from .persistence import load, save
 from .pipeline import MetaPipeline, make_meta_pipeline
 from .tasks import Rows, TaskSampler, TaskSet
 
@@ -18,7 +19,9 @@ __all__ = [
     "TaskSampler",
     "TaskSet",
     "errors",
+    "load",
     "make_meta_pipeline",
+    "save",
 ]
 
 __version__ = "0.1.0"

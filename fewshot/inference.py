@@ -24,7 +24,7 @@ from .kernels import Kernels, LoopKernels, per_task_rows
 from .metagradient import MetaParameters, expand, inner_loop, take_tasks
 from .tasks import Rows, TaskSet
 
-__all__ = ["AdaptedTasks", "adapt_task_set", "predict"]
+__all__ = ["AdaptedTasks", "adapt_task_set", "halved", "predict"]
 
 logger = logging.getLogger("fewshot")
 
@@ -103,7 +103,7 @@ def _adapt_chunk(engine: Engine, parameters: MetaParameters, support: Rows, step
         if not len(remaining):
             break
         some = support if halving == 0 else take_tasks(support, remaining)
-        sizes = MetaParameters(parameters.moving, parameters.shared, _halved(parameters.sizes, halving))
+        sizes = MetaParameters(parameters.moving, parameters.shared, halved(parameters.sizes, halving))
         path, losses = inner_loop(
             kernels, engine.adaptation, sizes, [some] * steps, 0, expand(parameters.moving, len(remaining))
         )
@@ -120,7 +120,8 @@ def _adapt_chunk(engine: Engine, parameters: MetaParameters, support: Rows, step
     return AdaptedTasks(moving, _statistics(engine.functional, moving, parameters.shared, support), scale)
 
 
-def _halved(sizes: Tensors, times: int) -> Tensors:
+def halved(sizes: Tensors, times: int) -> Tensors:
+    """Step sizes divided by two, so many times."""
     return {k: v - times * math.log(2) if k.startswith("log_alpha.") else v for k, v in sizes.items()}
 
 

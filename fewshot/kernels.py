@@ -156,6 +156,8 @@ def _grad(value: Any, at: Tensors, create_graph: bool = False) -> Tensors:
 _TRACES: weakref.WeakKeyDictionary[FunctionalModule, dict[Any, Any]] = weakref.WeakKeyDictionary()
 TRACE_AFTER = 3  # calls with the same shapes before a kernel is traced: a trace costs about as much as 50 calls
 MAX_TRACES = 24  # of one network; rarer shapes run through vmap as they are
+# Recorded by autograd for its own sake; traced kernels run without it.
+NO_OPERATION = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 
 
 class VectorizedKernels:
@@ -261,6 +263,9 @@ def _traced(kernel: Callable[..., Any], flat: Sequence[Tensor], spec: Any) -> tu
 
     # make_fx tells inputs apart by identity: the same tensor passed twice would become one input, hence the copies.
     graph = make_fx(functionalize(on_flat))(*(a.contiguous().clone() for a in flat))
+    for node in list(graph.graph.nodes):
+        if node.target in NO_OPERATION:
+            node.replace_all_uses_with(node.args[0])
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph.forward, specs[-1]

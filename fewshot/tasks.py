@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .errors import InvalidDataError
 
-__all__ = ["Rows", "TaskSampler", "TaskSet"]
+__all__ = ["Rows", "TaskSampler", "TaskSet", "factorize", "is_sampler", "ranges", "require_column"]
 
 NO_EXTRA: Mapping[str, Tensor] = {}
 
@@ -52,13 +52,17 @@ class Rows(NamedTuple):
     extra: Mapping[str, Tensor] = NO_EXTRA
 
 
-@runtime_checkable
 class TaskSampler(Protocol):
     """Anything that draws episodes: a support and a query set for each of some tasks."""
 
     def sample(self, n_tasks: int, rng: np.random.Generator) -> tuple[Rows, Rows]:
         """Draw support and query rows of `n_tasks` tasks; every random choice comes from `rng`."""
         ...
+
+
+def is_sampler(X: Any) -> TypeGuard[TaskSampler]:
+    """Whether `X` is a sampler of episodes rather than a table; data frames have a method `sample` too."""
+    return callable(getattr(X, "sample", None)) and not hasattr(X, "__array__") and not hasattr(X, "__len__")
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,7 +291,7 @@ class TaskSet:
             offsets,
             self.labels[chosen],
             self.order[rows],
-            None if self.blocks is None else self.blocks[rows],
+            None if self.blocks is None else _renumbered(np.repeat(np.arange(len(chosen)), sizes), self.blocks[rows]),
             None if self.time is None else self.time[rows],
             {k: v[index] for k, v in self.extra.items()},
         )
@@ -342,9 +346,13 @@ def _sorted(array: npt.NDArray[Any], order: npt.NDArray[np.int64]) -> npt.NDArra
 
 
 def _block_codes(blocks: Any, task_codes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
-    unique, codes = factorize("blocks", blocks, n)
     # Blocks are compared within a task: visit 1 of two patients is two blocks.
-    return np.unique(task_codes * len(unique) + codes, return_inverse=True)[1].astype(np.int64)
+    return _renumbered(task_codes, factorize("blocks", blocks, n)[1])
+
+
+def _renumbered(tasks: npt.NDArray[np.int64], blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Codes 0, 1, ... without gaps for the pairs of task and block."""
+    return np.unique(tasks * (int(blocks.max(initial=0)) + 1) + blocks, return_inverse=True)[1].astype(np.int64)
 
 
 def _time_values(time: Any) -> npt.NDArray[np.float64]:

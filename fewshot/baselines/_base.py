@@ -6,11 +6,12 @@ A baseline fills in `_fit(table)`, `_adapt(support)` and `_respond(X, codes)`; e
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import ClassifierTags, RegressorTags
@@ -35,6 +36,8 @@ class Baseline(BaseEstimator):
     __metadata_request__predict = {"tasks": True}
     __metadata_request__predict_proba = {"tasks": True}
     __metadata_request__score = {"tasks": True, "sample_weight": True}
+
+    _expected_failed_checks: ClassVar[dict[str, str]] = {}
 
     def _is_classifier(self) -> bool:
         return False
@@ -98,9 +101,15 @@ class Baseline(BaseEstimator):
             table = table_of_sampler(X)
         else:
             table = Table.read(X, y, tasks, blocks=blocks, time=time, sample_weight=sample_weight)
+        if issparse(table.X) and not self.__sklearn_tags__().input_tags.sparse:
+            raise InvalidDataError(f"X: sparse input is not supported by {type(self).__name__}; pass X.toarray().")
         validate_data(self, table.X, reset=True, skip_check_array=True)
-        if table.n_rows == 0:
-            raise InvalidDataError("X: got 0 rows; a minimum of 1 is required.")
+        if table.n_rows == 0 or table.X.shape[1] == 0:
+            raise InvalidDataError(
+                f"X: got {table.n_rows} sample(s) and {table.X.shape[1]} feature(s) (shape={table.X.shape}) while a minimum of "
+                "1 is required of each."
+            )
+        self._check_targets(table.y)
         if self._is_classifier():
             check_classification_targets(table.y)
             self.classes_ = np.unique(table.y)
@@ -121,6 +130,14 @@ class Baseline(BaseEstimator):
     ) -> Any:
         """Do the same as :meth:`fit_meta`, under the name that scikit-learn calls."""
         return self.fit_meta(X, y, tasks=tasks, blocks=blocks, time=time, sample_weight=sample_weight)
+
+    def _check_targets(self, y: npt.NDArray[Any]) -> None:
+        if y.dtype.kind == "c":
+            raise InvalidDataError("y: Complex data not supported; give real numbers.")
+        if y.dtype.kind == "f" and not np.isfinite(y).all():
+            raise InvalidDataError("y: Input y contains NaN or infinity; drop those rows.")
+        if not self._is_classifier() and y.dtype.kind not in "buif":
+            raise InvalidDataError(f"y: Unknown label type: got {y.dtype} values, and regression expects numbers.")
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_state")
@@ -156,11 +173,12 @@ class Baseline(BaseEstimator):
         self._require_fitted("adapt")
         support = Table.read(X, y, tasks, sample_weight=sample_weight)
         validate_data(self, support.X, reset=False, skip_check_array=True)
+        self._check_targets(support.y)
         if self._is_classifier():
             unseen = np.setdiff1d(support.y, self.classes_)
             if len(unseen):
                 raise InvalidDataError(
-                    f"y: class {unseen[0]!r} did not occur in training, where the classes were "
+                    f"y: class {unseen.tolist()[0]!r} did not occur in training, where the classes were "
                     f"{self.classes_.tolist()}; include it in fit_meta or drop those rows."
                 )
         adapted = copy.copy(self)
@@ -191,7 +209,7 @@ class Baseline(BaseEstimator):
         codes = labels.get_indexer(pd.Index(wanted)).astype(np.int64)
         if (codes < 0).any():
             raise UnknownTaskError(
-                f"tasks: the model was not adapted to task {wanted[codes < 0][0]!r}; adapt to it first."
+                f"tasks: the model was not adapted to task {wanted[codes < 0].tolist()[0]!r}; adapt to it first."
             )
         return X, codes
 

@@ -11,6 +11,7 @@ Patterson and Thompson (1971), Recovery of inter-block information when block si
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ __all__ = ["Moments", "Variances", "blup", "estimate", "products_by_task", "rest
 
 Floats = npt.NDArray[np.float64]
 LOG_RATIO = (-16.0, 10.0)  # beyond these an effect is absent, or as good as unpenalised
-RIDGE = 1e-9  # relative; lets collinear features share a coefficient instead of failing
+RIDGE = 1e-10  # relative; lets collinear features share a coefficient and constant ones have none, instead of failing
 
 
 class Moments(NamedTuple):
@@ -61,7 +62,7 @@ def products_by_task(a: Floats, b: Floats, codes: npt.NDArray[np.int64], n_tasks
     a, b = a[order], b[order]
     ends = np.cumsum(np.bincount(codes, minlength=n_tasks))
     out = np.empty((n_tasks, a.shape[1], b.shape[1]))
-    for task, (start, end) in enumerate(zip(np.append(0, ends[:-1]), ends, strict=True)):
+    for task, (start, end) in enumerate(pairwise([0, *ends])):
         out[task] = a[start:end].T @ b[start:end]
     return out
 
@@ -75,7 +76,7 @@ def _profile(log_ratios: Floats, m: Moments) -> tuple[float, Floats, Floats, flo
     solved = np.linalg.solve(inner, scale[:, None] * zb)
     zvb = zb - (m.zz * scale) @ solved
     explained = np.tensordot(scale[:, None] * zb[:, :, : d + 1], solved[:, :, : d + 1], axes=([0, 1], [0, 1]))
-    xvx = m.xx - explained[:d, :d] + RIDGE * np.diag(np.diagonal(m.xx))
+    xvx = m.xx - explained[:d, :d] + RIDGE * np.trace(m.xx) / d * np.eye(d)
     root = cholesky(xvx, lower=True)
     u = solve_triangular(root, m.xy - explained[:d, d], lower=True)
     beta = solve_triangular(root, u, lower=True, trans=1)

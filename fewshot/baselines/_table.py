@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, column_or_1d
 
 from ..errors import InvalidDataError
 from ..tasks import Rows, TaskSampler, TaskSet, factorize
@@ -55,10 +55,12 @@ class Table:
         X = as_rows(X)
         n = X.shape[0]
         if y is None:
-            raise InvalidDataError("y: got None; expected one target per row of X (only a TaskSampler brings its own).")
+            raise InvalidDataError(
+                "y: requires y to be passed, but the target y is None; give one target per row of X."
+            )
         y = np.asarray(y)
         if y.ndim == 2 and y.shape[1] == 1:
-            y = y[:, 0]
+            y = column_or_1d(y, warn=True)
         columns = {"y": y}
         for name, column in (("blocks", blocks), ("time", time), ("sample_weight", sample_weight)):
             if column is not None:
@@ -67,11 +69,16 @@ class Table:
             if column.ndim == 0 or len(column) != n:
                 got = "a single value" if column.ndim == 0 else f"{len(column)} values"
                 raise InvalidDataError(f"{name}: got {got} for {n} rows of X; give one per row.")
+        weight = columns.get("sample_weight")
+        if weight is not None and (weight.ndim != 1 or not (weight >= 0).all() or (n and not weight.any())):
+            raise InvalidDataError(
+                "sample_weight: expected a one-dimensional array, no weight negative or NaN and not all of them zero."
+            )
         if tasks is None:
             labels, codes = np.zeros(1, dtype=np.int64), np.zeros(n, dtype=np.int64)
         else:
             labels, codes = factorize("tasks", tasks, n)
-        return cls(X, y, codes, labels, columns.get("blocks"), columns.get("time"), columns.get("sample_weight"))
+        return cls(X, y, codes, labels, columns.get("blocks"), columns.get("time"), weight)
 
     @property
     def n_rows(self) -> int:
@@ -100,12 +107,17 @@ class Table:
 def as_rows(X: Any) -> Any:
     """Return frames and two-dimensional arrays as they are, and images and the like as flat rows."""
     X = X if hasattr(X, "shape") else np.asarray(X)
+    if len(X.shape) < 2:
+        raise InvalidDataError(
+            f"X: expected rows of features, got an array of shape {X.shape}. Reshape your data: X.reshape(-1, 1) if it is "
+            "one feature, X.reshape(1, -1) if it is one row."
+        )
     return X.reshape(len(X), -1) if len(X.shape) > 2 else X
 
 
 def is_sampler(X: Any) -> bool:
     """Tell a task sampler from a table: data frames have a method called `sample` too."""
-    return isinstance(X, TaskSampler) and not hasattr(X, "shape")
+    return isinstance(X, TaskSampler) and not hasattr(X, "__array__")
 
 
 def sampled_rows(rows: Rows) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any] | None]:

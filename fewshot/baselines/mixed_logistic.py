@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 from ._base import Baseline
 from ._linear import fit_weighted, standardizer
@@ -80,7 +80,8 @@ class MixedLogistic(Baseline):
 
     Adapting finds the most probable intercepts of the new task given its support, under :math:`N(0, \tau^2)`. The variance
     :math:`\tau^2` maximises Laplace's approximation of the likelihood of the training tasks, with the pooled part fitted
-    to other tasks (three folds), for a model is surer of tasks it was fitted to. Missing values are imputed by the
+    to other tasks (three folds), for a model is surer of tasks it was fitted to. Unlike in a full mixed model, the slopes
+    stay those of the pooled model, which are somewhat smaller than the slopes within tasks. Missing values are imputed by the
     training mean and features are scaled to variance 1 over the training rows.
 
     Parameters
@@ -95,8 +96,8 @@ class MixedLogistic(Baseline):
         The inverse penalty used.
     intercept_variance_ : float
         Estimate of :math:`\tau^2`.
-    estimator_ : Pipeline
-        The pooled model.
+    estimator_ : LogisticRegression
+        The pooled model, of scaled features.
 
     Examples
     --------
@@ -119,17 +120,21 @@ class MixedLogistic(Baseline):
 
     def _fit(self, table: Table) -> None:
         grid = np.atleast_1d(np.asarray(GRID if self.C is None else self.C, dtype=np.float64))
-        base = make_pipeline(standardizer(), LogisticRegression(max_iter=1000))
-        pooled = PooledModel(base, param_grid={"logisticregression__C": grid.tolist()})
+        self._scale = fit_weighted(standardizer(), table.X, None, table.weight)
+        table = replace(table, X=self._scale.transform(table.X))
+        pooled = PooledModel(LogisticRegression(max_iter=1000), param_grid={"C": grid.tolist()})
         pooled.fit_meta(**table.columns(np.arange(table.n_rows)))
-        self.C_ = pooled.best_params_["logisticregression__C"]
+        self.C_ = pooled.best_params_["C"]
         self.estimator_ = pooled.estimator_
         self.intercept_variance_ = self._estimate_variance(table)
 
-    def _offset(self, estimator: Any, X: Any) -> Floats:
-        """Log-probabilities of all classes; a fold's model may not know them all."""
+    def _offset(self, X: Any) -> Floats:
         if not X.shape[0]:
             return np.empty((0, len(self.classes_)))
+        return self._log_probabilities(self.estimator_, self._scale.transform(X))
+
+    def _log_probabilities(self, estimator: Any, X: Any) -> Floats:
+        """Of all classes; a fold's model may not know them all."""
         proba = np.zeros((X.shape[0], len(self.classes_)))
         proba[:, np.searchsorted(self.classes_, estimator.classes_)] = estimator.predict_proba(X)
         return np.log(np.clip(proba, 1e-9, None))
@@ -142,10 +147,9 @@ class MixedLogistic(Baseline):
                 counts = indicators(table.y, self.classes_).mean(0)
                 offset[test] = np.log(counts)
                 continue
-            columns = table.columns(train, roles=False)
-            columns.pop("tasks")
-            estimator = fit_weighted(clone(self.estimator_), columns["X"], columns["y"], columns.get("sample_weight"))
-            offset[test] = self._offset(estimator, table.columns(test, roles=False)["X"])
+            weight = None if table.weight is None else table.weight[train]
+            estimator = fit_weighted(clone(self.estimator_), table.X[train], table.y[train], weight)
+            offset[test] = self._log_probabilities(estimator, table.X[test])
         observed = indicators(table.y, self.classes_)
         weight = np.ones(table.n_rows) if table.weight is None else table.weight
 
@@ -159,7 +163,7 @@ class MixedLogistic(Baseline):
     def _adapt(self, support: Table) -> Floats:
         weight = np.ones(support.n_rows) if support.weight is None else support.weight
         return intercept_map(
-            self._offset(self.estimator_, support.X),
+            self._offset(support.X),
             indicators(support.y, self.classes_),
             support.codes,
             len(support.labels),
@@ -168,5 +172,5 @@ class MixedLogistic(Baseline):
         )[0]
 
     def _respond(self, X: Any, codes: npt.NDArray[np.int64] | None) -> Floats:
-        offset = self._offset(self.estimator_, X)
+        offset = self._offset(X)
         return softmax(offset if codes is None else offset + self._state[codes], axis=1)

@@ -74,7 +74,8 @@ class PooledModel(Baseline):
         settings = [{**point, "param_grid": None} for point in candidates("estimator", self.param_grid)]
         best = {name: value for name, value in tune(self, table, settings).items() if name != "param_grid"}
         self.best_params_ = {name.removeprefix("estimator__"): value for name, value in best.items()}
-        estimator = clone(self.estimator).set_params(**self.best_params_)
+        estimator = clone(self.estimator)
+        estimator.set_params(**self.best_params_)  # not chained: a FrozenEstimator's returns None
         self.estimator_ = fit_weighted(estimator, table.X, table.y, table.weight)
 
     def _adapt(self, support: Table) -> str:

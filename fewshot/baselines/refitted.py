@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.base import clone, is_classifier
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, get_tags
 
 from ..errors import InvalidParameterError
 from ._base import Baseline
@@ -81,6 +81,11 @@ class RefittedModel(Baseline):
 
     def _is_classifier(self) -> bool:
         return is_classifier(self.estimator)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = get_tags(self.estimator).input_tags.allow_nan
+        return tags
 
     def _fit(self, table: Table) -> None:
         given = self.support_weight

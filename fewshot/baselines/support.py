@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import config_context
 from sklearn.base import clone, is_classifier
-from sklearn.utils import _safe_indexing, check_array
+from sklearn.utils import _safe_indexing, check_array, get_tags
 
 from ._base import Baseline
 from ._linear import fit_weighted, smoothed_frequencies, standardizer
 from ._table import Table
 from ._tuning import candidates, tune
-from .support_mean import indicators
+from .support_mean import indicators, poor_without_support
 
 __all__ = ["LocalModels", "SupportModel"]
 
@@ -36,6 +36,8 @@ class LocalModels:
 
     def respond(self, X: Any, codes: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Values or class probabilities of each row by the model of its task."""
+        if not len(codes):
+            return np.empty(0) if self.classes is None else np.empty((0, len(self.classes)))
         out: npt.NDArray[Any] | None = None
         order = np.argsort(codes, kind="stable")
         present, starts = np.unique(codes[order], return_index=True)
@@ -44,7 +46,8 @@ class LocalModels:
             if out is None:
                 out = np.empty((len(codes), *part.shape[1:]), dtype=np.float64)
             out[rows] = part
-        return np.empty(0) if out is None else out
+        assert out is not None
+        return out
 
     def _one(self, model: Any, X: Any) -> npt.NDArray[Any]:
         if isinstance(model, np.ndarray):
@@ -110,14 +113,19 @@ class SupportModel(Baseline):
     def _is_classifier(self) -> bool:
         return is_classifier(self.estimator)
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.standardize or get_tags(self.estimator).input_tags.allow_nan
+        return poor_without_support(tags)
+
     def _fit(self, table: Table) -> None:
         settings = [{**point, "param_grid": None} for point in candidates("estimator", self.param_grid)]
         best = tune(self, table, settings, shots=self.shots, random_state=self.random_state)
         names = [name for name in best if name != "param_grid"]
         self.best_params_ = {name.removeprefix("estimator__"): best[name] for name in names}
         values = indicators(table.y, self.classes_) if self._is_classifier() else table.y
-        self.prior_ = np.average(values, axis=0, weights=table.weight)
-        self._scale = standardizer().fit(table.X) if self.standardize else None
+        self.prior_ = np.asarray(np.average(values, axis=0, weights=table.weight))
+        self._scale = fit_weighted(standardizer(), table.X, None, table.weight) if self.standardize else None
 
     def _scaled(self, X: Any) -> Any:
         return X if self._scale is None or X.shape[0] == 0 else self._scale.transform(X)

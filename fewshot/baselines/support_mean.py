@@ -12,7 +12,7 @@ from ._base import Baseline
 from ._linear import smoothed_frequencies
 from ._table import Table
 
-__all__ = ["SupportMean", "indicators", "sums_by_task"]
+__all__ = ["SupportMean", "indicators", "poor_without_support", "sums_by_task"]
 
 
 def sums_by_task(values: npt.NDArray[Any], codes: npt.NDArray[np.int64], n_tasks: int) -> npt.NDArray[np.float64]:
@@ -25,6 +25,14 @@ def sums_by_task(values: npt.NDArray[Any], codes: npt.NDArray[np.int64], n_tasks
 def indicators(y: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """One column per class, 1 where the row has it."""
     return (y[:, None] == classes).astype(np.float64)
+
+
+def poor_without_support(tags: Any) -> Any:
+    """Mark tags of a model that knows nothing of the inputs until it is adapted."""
+    for kind in (tags.regressor_tags, tags.classifier_tags):
+        if kind is not None:
+            kind.poor_score = True
+    return tags
 
 
 class SupportMean(Baseline):
@@ -50,16 +58,21 @@ class SupportMean(Baseline):
     ([2.0], [8.0])
     """
 
+    _expected_failed_checks = {"check_dtype_object": "the inputs are not looked at, so no value in them can be wrong"}
+
     def __init__(self, kind: str = "regression") -> None:
         self.kind = kind
 
     def _is_classifier(self) -> bool:
         return self.kind == "classification"
 
+    def __sklearn_tags__(self) -> Any:
+        return poor_without_support(super().__sklearn_tags__())
+
     def _fit(self, table: Table) -> None:
         if self.kind not in ("regression", "classification"):
             raise InvalidParameterError(f"kind: got {self.kind!r}; expected 'regression' or 'classification'.")
-        self.prior_ = np.average(self._values(table), axis=0, weights=table.weight)
+        self.prior_ = np.asarray(np.average(self._values(table), axis=0, weights=table.weight))
 
     def _values(self, table: Table) -> npt.NDArray[Any]:
         return indicators(table.y, self.classes_) if self._is_classifier() else table.y

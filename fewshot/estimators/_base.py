@@ -11,7 +11,7 @@ import logging
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from ..losses import RowLoss
 from ..metagradient import MetaParameters, expand
 from ..networks import build_module
 from ..normalization import batch_norm_layers, episode_statistics
-from ..tasks import Rows, TaskSampler, TaskSet, factorize
+from ..tasks import Rows, TaskSet, factorize, is_sampler
 from ..threads import threads_for
 from ..training import TrainingSettings, TrainingState, Validation, meta_train, split_tasks
 from ..training.callbacks import CallbackSupportMixin, progress_bar, report_rounds, with_callbacks
@@ -71,7 +71,11 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
     __metadata_request__predict = {"tasks": True}
     __metadata_request__score = {"tasks": True, "sample_weight": True}
 
-    _row_loss_names: dict[str, RowLoss]
+    # Checks of sklearn.utils.estimator_checks that cannot pass, and why.
+    _expected_failed_checks: ClassVar[dict[str, str]] = {
+        "check_sample_weight_equivalence_on_dense_data": "episodes are random subsets of rows: repeating a row changes "
+        "which are drawn, so a weight of two equals two rows in expectation only",
+    }
 
     # ---------------------------------------------------------------- what subclasses say
 
@@ -172,10 +176,9 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         dtype = self._dtype()
         again = bool(self.warm_start) and hasattr(self, "_parameters")
         rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
-        is_sampler = isinstance(X, TaskSampler)
         for attribute in ("_adapted",):
             self.__dict__.pop(attribute, None)
-        if is_sampler:
+        if is_sampler(X):
             if y is not None or tasks is not None:
                 raise InvalidDataError("X: got a task sampler, so y and tasks must be None; it draws its own.")
             sampler, validation = self._from_sampler(X, rng, again)
@@ -217,6 +220,7 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
             raise
         vars(self).update(fitted(), _training=None)
         self._pooled_statistics(sampler)
+        self._predicts_double = self._runs_in_double()
         return self
 
     def _fitted_attributes(self, state: TrainingState, engine: Engine) -> dict[str, Any]:
@@ -240,6 +244,8 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         array = check_features(self, X, reset=not again)
         check_target_length(array, y)
         n = len(array)
+        if n < 2:
+            raise InvalidDataError("X: got 1 sample; expected at least 2 rows, one for support and one for query.")
         columns = check_columns(n, blocks=blocks, time=time)
         if tasks is None:
             warnings.warn(
@@ -341,7 +347,7 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         interrupted = getattr(self, "_training", None)
         if interrupted is not None:
             return interrupted  # type: ignore[no-any-return]
-        return TrainingState(self._parameters.to(), rng)
+        return TrainingState(self._parameters.to(), rng, warm=True)
 
     def _pooled_statistics(self, sampler: Any) -> None:
         """Batch statistics for a model that is not adapted: those of training rows at the initialisation."""
@@ -438,7 +444,7 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         self._check_fitted("adapt")
         if steps is not None and (not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 0):
             raise InvalidParameterError(f"steps: got {steps!r}; expected a whole number of 0 or more.")
-        if np.ndim(X) and len(X) == 0:
+        if hasattr(X, "__len__") and len(X) == 0:
             raise InvalidDataError(
                 "X: got 0 support rows; adapt needs at least one (without any, predict with the unadapted model)."
             )
@@ -471,8 +477,8 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         self._check_fitted("predict")
         array = check_features(self, X, reset=False)
         state = getattr(self, "_adapted", None)
-        dtype = self._prediction_dtype()
-        x = torch.as_tensor(array, dtype=dtype)
+        # In double precision, where the network allows it, a prediction does not depend on the rows beside it.
+        x = torch.as_tensor(array, dtype=torch.float64 if self._predicts_double else self._dtype())
         p = self._parameters
         if state is None:
             return self._run(expand(p.moving, 1), {}, [x])[0]
@@ -512,17 +518,13 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
     def _threads(self, n_rows: int) -> AbstractContextManager[None]:
         return threads_for(sum(p.numel() for p in self._parameters.moving.values()), n_rows)
 
-    def _prediction_dtype(self) -> torch.dtype:
-        """Double precision, so that a prediction does not depend on the rows beside it, where the network allows it."""
-        if not hasattr(self, "_predicts_double"):
-            probe = torch.zeros(1, self.n_features_in_, dtype=torch.float64)
-            try:
-                self._run(expand(self._parameters.moving, 1), {}, [probe])
-                self._predicts_double = True
-            except RuntimeError as error:
-                logger.debug("predict: the module insists on single precision (%s)", error)
-                self._predicts_double = False
-        return torch.float64 if self._predicts_double else self._dtype()
+    def _runs_in_double(self) -> bool:
+        try:
+            self._run(expand(self._parameters.moving, 1), {}, [torch.zeros(1, self.n_features_in_, dtype=torch.float64)])
+        except RuntimeError as error:
+            logger.debug("predict: the module insists on single precision (%s)", error)
+            return False
+        return True
 
 
 class _FlatTargets:

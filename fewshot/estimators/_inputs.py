@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight, _num_samples, validate_data
 
 from ..errors import InvalidDataError
 
@@ -51,7 +51,7 @@ def check_target_length(X: Any, y: Any) -> None:
     """Raise unless there is one target per row."""
     if y is None:
         raise InvalidDataError("y: requires y to be passed, but the target y is None; pass one target per row of X.")
-    n_x, n_y = len(X), np.shape(y)[0] if np.ndim(y) else 0
+    n_x, n_y = _num_samples(X), _num_samples(y)
     if n_x != n_y:
         raise InvalidDataError(f"y: got {n_y} values for {n_x} rows of X (inconsistent lengths); give one per row.")
 

@@ -12,6 +12,7 @@ import torch
 from scipy.special import expit, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
+from sklearn.utils import Tags
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
@@ -136,6 +137,12 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
         self.dtype = dtype
         self.random_state = random_state
         self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        # Without adaptation it predicts from a starting point, which is not meant to be good for any one task.
+        tags.classifier_tags.poor_score = True
+        return tags  # type: ignore[no-any-return]
 
     # ---------------------------------------------------------------- prediction
 

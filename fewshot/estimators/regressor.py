@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_array
+from sklearn.utils.validation import check_array, column_or_1d
 
 from ..errors import InvalidDataError, InvalidParameterError
 from ..losses import REGRESSION_LOSSES, RowLoss, absolute_error, huber, poisson, resolve_loss, squared_error
@@ -131,6 +131,8 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         tags.target_tags.single_output = True
+        # Without adaptation it predicts from a starting point, which is not meant to be good for any one task.
+        tags.regressor_tags.poor_score = True
         return tags  # type: ignore[no-any-return]
 
     def predict(self, X: Any, *, tasks: Any = None) -> npt.NDArray[np.float64]:
@@ -206,9 +208,9 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
 
 
 def _check_target(y: Any) -> npt.NDArray[np.float64]:
-    if np.ndim(y) == 2 and np.shape(y)[1] == 1:
-        y = np.asarray(y)[:, 0]
     target = check_array(y, ensure_2d=False, dtype=np.float64, ensure_all_finite=False, input_name="y")
+    if target.ndim == 2 and target.shape[1] == 1:
+        target = column_or_1d(target, warn=True)
     bad = int((~np.isfinite(target)).sum())
     if bad:
         kind = "NaN" if np.isnan(target).any() else "infinity"

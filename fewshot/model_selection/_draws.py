@@ -21,7 +21,7 @@ from ..episodes import NEVER, RowRanks, rank_rows
 from ..errors import InvalidDataError, InvalidParameterError
 from ..tasks import TaskSampler
 
-__all__ = ["Draws", "Shots", "draw_tasks", "sample_tasks", "seed_of"]
+__all__ = ["Draws", "Shots", "class_codes", "draw_tasks", "sample_tasks", "seed_of"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -96,7 +96,7 @@ class Draws:
         if any(counts.values()):
             told = ", ".join(f"{count} of {n} for {name}={k}" for k, count in counts.items() if count)
             warnings.warn(
-                f"{name}: tasks too small to leave a query row are left out: {told}.", UserWarning, stacklevel=4
+                f"{name}: tasks too small to leave a query row are left out: {told}.", UserWarning, stacklevel=3
             )
         return counts
 
@@ -113,6 +113,15 @@ def seed_of(random_state: Any) -> int:
     if isinstance(random_state, int | np.integer):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def class_codes(table: Table, classifies: bool) -> npt.NDArray[np.int64]:
+    """Return class codes of the targets, for counting shots per class."""
+    if not classifies:
+        raise InvalidParameterError(
+            "shots_per_class: the methods are regressors, whose targets have no classes; use shots=."
+        )
+    return np.unique(table.y, return_inverse=True)[1].astype(np.int64)
 
 
 def draw_tasks(table: Table, shots: Shots, draws: int, support: Any, seed: int, classes: Any = None) -> Draws:

@@ -8,18 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.base import clone
-from sklearn.model_selection import GroupKFold
 from sklearn.utils.parallel import Parallel, delayed
 
 from ..baselines._table import Table, is_sampler
 from ..errors import InvalidDataError, InvalidParameterError
-from ._draws import Draws, Shots, draw_tasks, sample_tasks, seed_of
+from ._draws import Draws, Shots, class_codes, draw_tasks, sample_tasks, seed_of
+from ._folds import Folds, read_folds
 from ._methods import as_fitted, as_method, classify_all, read_methods
 from ._scoring import Record, raise_if_never_defined, read_scoring, score_model
 
 __all__ = ["evaluate_few_shot"]
-
-Folds = list[tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.bool_]]]  # training rows (None: prefit), test tasks
 
 
 def evaluate_few_shot(
@@ -156,46 +154,6 @@ def evaluate_few_shot(
     )
     frame.attrs["left_out"] = left_out
     return frame
-
-
-def class_codes(table: Table, classifies: bool) -> npt.NDArray[np.int64]:
-    """Return class codes of the targets, for counting shots per class."""
-    if not classifies:
-        raise InvalidParameterError(
-            "shots_per_class: the methods are regressors, whose targets have no classes; use shots=."
-        )
-    return np.unique(table.y, return_inverse=True)[1].astype(np.int64)
-
-
-def read_folds(cv: Any, table: Table) -> Folds:
-    """Divide the tasks into folds: training rows and a mask of test tasks for each."""
-    n = len(table.labels)
-    if isinstance(cv, str):
-        if cv != "prefit":
-            raise InvalidParameterError(f'cv: got {cv!r}; expected None, a number of folds, a splitter or "prefit".')
-        return [(None, np.ones(n, dtype=bool))]
-    if cv is None or isinstance(cv, int | np.integer):
-        n_folds = min(5, n) if cv is None else int(cv)
-        if not 2 <= n_folds <= n:
-            raise InvalidDataError(
-                f"cv: {n_folds} fold(s) of {n} task(s); expected 2 or more folds and a task for each: give more tasks, "
-                'fewer folds, or cv="prefit" for fitted models.'
-            )
-        cv = GroupKFold(n_folds)
-    # Splitters look at the number of rows, the groups and at most the targets.
-    pairs = cv.split(np.empty((table.n_rows, 1)), table.y, table.codes) if hasattr(cv, "split") else cv
-    folds: Folds = []
-    for train, test in pairs:
-        chosen = np.zeros(n, dtype=bool)
-        chosen[table.codes[test]] = True
-        both = chosen[table.codes[train]]
-        if both.any():
-            task = table.labels[table.codes[train][both][0]]
-            raise InvalidDataError(
-                f"cv: task {task!r} is on both sides of a fold; use a splitter that keeps groups together, such as GroupKFold."
-            )
-        folds.append((np.asarray(train), chosen))
-    return folds
 
 
 def _fit_and_score(

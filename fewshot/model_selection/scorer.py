@@ -10,10 +10,9 @@ from sklearn.utils.metadata_routing import MetadataRequest
 
 from ..baselines._table import Table
 from ..errors import InvalidDataError, InvalidParameterError
-from ._draws import Shots, draw_tasks, seed_of
+from ._draws import Shots, class_codes, draw_tasks, seed_of
 from ._methods import as_fitted
 from ._scoring import raise_if_never_defined, read_scoring, score_model
-from .evaluate import class_codes
 
 __all__ = ["FewShotScorer", "few_shot_scorer"]
 

@@ -21,6 +21,7 @@ from ..engine import Engine
 from ..errors import DivergenceError, InvalidParameterError
 from ..metagradient import MetaParameters
 from ..tasks import TaskSampler
+from .calibration import calibrated
 from .validation import Validation
 
 __all__ = ["TrainingSettings", "TrainingState", "meta_train"]
@@ -108,10 +109,13 @@ class TrainingState:
         Current values.
     rng : numpy.random.Generator
         Source of episodes and seeds.
+    warm : bool, default=False
+        The parameters come from an earlier training, so their step sizes are kept as they are.
     """
 
     parameters: MetaParameters
     rng: np.random.Generator
+    warm: bool = False
     iteration: int = 0
     optimizer: dict[str, Any] | None = None
     best_loss: float = math.inf
@@ -174,8 +178,6 @@ def meta_train(
     seen: list[float] = []
     began = time.perf_counter()
     in_a_row, prepared = 0, False
-    if validation is not None and state.iteration == 0:
-        _judge(engine, validation, state)  # training must beat its own starting point
     while state.iteration < settings.max_iter and not state.finished:
         episode_state = state.rng.bit_generator.state
         try:
@@ -186,6 +188,12 @@ def meta_train(
             if not prepared:
                 engine.prepare(state.parameters, supports, query, settings.order)
                 prepared = True
+                if state.iteration == 0 and not state.warm:
+                    with torch.no_grad():
+                        for name, value in calibrated(engine, state.parameters, supports).sizes.items():
+                            leaves[f"{STEP_SIZE_GROUP}{name}"].copy_(value)
+                if validation is not None and state.iteration == 0:
+                    _judge(engine, validation, state)  # training must beat its own starting point
             found = engine.gradient(state.parameters, supports, query, settings.order, seed)
         except KeyboardInterrupt:
             state.rng.bit_generator.state = episode_state  # the unfinished meta-step is drawn again
