@@ -102,12 +102,12 @@ def find_file(folder: str, name: str, url: str, sha256: str, data_home: str | os
             f"{folder}/{name}: not on disk (FEWSHOT_DATA is {environment or 'not set'}) and downloading "
             f"{url} failed ({type(error).__name__}); put the file at {place}, or set FEWSHOT_DATA to the "
             f"folder that holds {folder}/{name}."
-        ) from error
-    except ValueError as error:  # pooch: the checksum differs
+        ) from None  # the chain of a failed connection is five screens long and adds nothing
+    except ValueError:  # pooch: the checksum differs
         raise InvalidDataError(
             f"{url}: the download is damaged or no longer the original: its SHA-256 is not the expected "
             f"{sha256}; try again, or put a good copy into {folder}/ of the folder that FEWSHOT_DATA names."
-        ) from error
+        ) from None
 
 
 def _verify(path: Path, url: str, sha256: str) -> None:

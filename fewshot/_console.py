@@ -18,6 +18,7 @@ from .study.verdict import META, decimals_for
 __all__ = ["output_console", "progress_bar", "show", "tables"]
 
 WIDTH = 100
+GAP = 2  # between columns
 
 
 def output_console() -> Console:
@@ -59,7 +60,8 @@ def show(result: StudyResult, console: Console, *, notes: bool = True) -> None:
         train, validation, test = result.sizes
         folds = f", in each of {result.settings.folds} folds" if result.settings.folds else ""
         facts.add_row(
-            Text("Split", style="bold"), Text(f"{train} tasks to train, {validation} to choose by, {test} to judge{folds}")
+            Text("Split", style="bold"),
+            Text(f"{train} tasks to train, {validation} to choose by, {test} to judge{folds}"),
         )
         console.print(facts)
     for protocol in result.protocols:
@@ -71,6 +73,7 @@ def show(result: StudyResult, console: Console, *, notes: bool = True) -> None:
         )
         for table in tables(result, protocol, console.width):
             console.print(table)
+    console.print()
     if notes:
         for note in [*result.data.notes, *result.notes]:
             console.print(Text(f"- {note}", style="dim"))
@@ -103,19 +106,19 @@ def tables(result: StudyResult, protocol: str, width: int) -> list[Table]:
         n = int(summary.loc[summary["shots"] == k, "n_tasks"].iloc[0])
         return f"{k} shot{'' if k == 1 else 's'}\n{n} {noun}{'' if n == 1 else 's'}"
 
-    first = max(len(m) for m in [*methods, "method"]) + 3
-    widest = {
-        line: max(len(text) for k in shots for text in [*heading(k).split("\n"), *(line.join(cells[m, k]) for m in methods)])
-        for line in (" ", "\n")
-    }
-    widest["\n"] = max(len(part) for cell in cells.values() for part in cell)
-    joint = " " if first + len(shots) * (widest[" "] + 2) <= width else "\n"
-    per_table = max(1, (width - first) // (max(widest[joint], len(noun) + 6) + 2))
+    def widths(joint: str) -> dict[int, int]:
+        lines = {
+            k: [*heading(k).split("\n"), *(x for m in methods for x in joint.join(cells[m, k]).split("\n"))]
+            for k in shots
+        }
+        return {k: max(map(len, texts)) + GAP for k, texts in lines.items()}
+
+    first = max(len(m) for m in [*methods, "method"]) + GAP
+    joint = " " if first + sum(widths(" ").values()) <= width else "\n"
     out = []
-    for start in range(0, len(shots), per_table):
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for chosen in _chunks(widths(joint), width - first):
+        table = Table(box=SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), show_edge=False)
         table.add_column("method", no_wrap=True)
-        chosen = shots[start : start + per_table]
         for k in chosen:
             table.add_column(Text(heading(k)), justify="right", no_wrap=True)
         for method in methods:
@@ -127,6 +130,19 @@ def tables(result: StudyResult, protocol: str, width: int) -> list[Table]:
             table.add_row(*row)
         out.append(table)
     return out
+
+
+def _chunks(widths: dict[int, int], room: int) -> list[list[int]]:
+    """Divide columns into runs that fit."""
+    chunks: list[list[int]] = [[]]
+    used = 0
+    for k, width in widths.items():
+        if chunks[-1] and used + width > room:
+            chunks.append([])
+            used = 0
+        chunks[-1].append(k)
+        used += width
+    return chunks
 
 
 def _cells(summary: pd.DataFrame) -> dict[tuple[str, int], tuple[str, str]]:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -74,7 +75,7 @@ class StepSizes:
         return {k: self.scale(k, n, v) * v for k, v in cotangent.items()}
 
     def derivative(self, cotangent: Tensors, gradients: Tensors, n: Tensor) -> tuple[Tensors, Tensors | None]:
-        """Derivatives in ``log_alpha`` and ``log_c``, summed over tasks.
+        """Return derivatives in ``log_alpha`` and ``log_c``, summed over tasks.
 
         Parameters
         ----------
@@ -90,7 +91,7 @@ class StepSizes:
         for name, v in cotangent.items():
             # d theta' / d log_alpha = -scale * g, and d log s(n) / d log_c = -(1 - s(n)).
             inner = -(self.scale(name, n, v) * gradients[name] * v)
-            per_task = inner.flatten(1).sum(1)
+            per_task = inner.reshape(len(inner), -1).sum(1)
             alpha[name] = inner.sum(0) if self.log_alpha[name].ndim else per_task.sum()
             if self.log_c is not None:
                 c[name] = -(per_task * (1 - self._trust(name, n))).sum()
@@ -129,9 +130,9 @@ class Adaptation:
     adapted: str | Sequence[str] = "all"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.inner_steps, int) or isinstance(self.inner_steps, bool) or self.inner_steps < 0:
+        if not isinstance(self.inner_steps, int | np.integer) or isinstance(self.inner_steps, bool) or self.inner_steps < 0:
             raise InvalidParameterError(f"inner_steps: got {self.inner_steps!r}; expected a whole number of 0 or more.")
-        if not isinstance(self.inner_lr, int | float) or not 0 < self.inner_lr < math.inf:
+        if not isinstance(self.inner_lr, int | float | np.number) or not 0 < self.inner_lr < math.inf:
             raise InvalidParameterError(f"inner_lr: got {self.inner_lr!r}; expected a positive number.")
         if self.learn_step_sizes not in ("tensor", "parameter", False):
             raise InvalidParameterError(

@@ -1,4 +1,4 @@
-"""The command ``fewshot``: does meta-learning pay, on a demonstration or on a table of one's own?
+"""The command ``fewshot``: whether meta-learning pays, on a demonstration or on a table of one's own.
 
 Whatever is heavy is imported inside functions, so that ``--help`` answers at once. An error that the package raises on
 purpose is one line and exit code 2; ``--debug`` shows where it came from.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,7 +91,9 @@ def demo(
 @app.command()
 def evaluate(
     file: Annotated[Path, typer.Argument(help="CSV or Parquet file, one row per observation.", show_default=False)],
-    task: Annotated[str, typer.Option(help="Column that names each row's task: patient, site, ...", show_default=False)],
+    task: Annotated[
+        str, typer.Option(help="Column that names each row's task: patient, site, ...", show_default=False)
+    ],
     target: Annotated[str, typer.Option(help="Column to predict.", show_default=False)],
     features: Annotated[
         str | None, typer.Option(help="Input columns, separated by commas.", show_default="all that can be")
@@ -105,7 +106,8 @@ def evaluate(
         str | None, typer.Option(help="Column of times or dates; adds supports from each task's first rows.")
     ] = None,
     classification: Annotated[
-        bool | None, typer.Option("--classification/--regression", help="What the target is.", show_default="by its values")
+        bool | None,
+        typer.Option("--classification/--regression", help="What the target is.", show_default="by its values"),
     ] = None,
     shots: Shots = SHOTS,
     draws: Draws = 5,
@@ -218,12 +220,13 @@ def _pbc() -> StudyData:
         kind="regression",
         name="Mayo Clinic primary biliary cirrhosis, sequential data",
         target="log bilirubin",
-        unit="natural logarithm of mg/dl, so 0.1 is about 10 %",
+        unit="ln(mg/dl)",
         task="patients",
         task_noun="patient",
         row_noun="visit",
         numeric=list(pbc.data.columns),
         text=[],
+        notes=["An error of 0.1 in the logarithm is an error of about 10 % in bilirubin."],
         description=pbc.DESCR,
     )
 
@@ -259,4 +262,3 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
         raise typer.Exit(2) from None
     finally:
         logger.setLevel(level)
-

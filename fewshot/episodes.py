@@ -144,7 +144,7 @@ def _first_in_time(
 
 
 def _count_within(group: Ints) -> tuple[Ints, Ints]:
-    """Running number of each entry among the earlier ones of its group, and the group's size."""
+    """Return the running number of each entry among the earlier ones of its group, and the group's size."""
     order = np.argsort(group, kind="stable")
     in_order = group[order]
     new = np.concatenate([[True], in_order[1:] != in_order[:-1]])[: len(group)]
@@ -242,6 +242,8 @@ class EpisodeSampler:
         self.per_class = shots_per_class is not None
         if self.per_class and support == "first":
             raise InvalidParameterError('shots_per_class: cannot be combined with support="first"; use shots=.')
+        if self.per_class and task_set.y.is_floating_point():
+            raise InvalidParameterError("shots_per_class: needs integer class codes as targets, got floats; use shots=.")
         name = "shots_per_class" if self.per_class else "shots"
         self.low, self.high = check_shots(name, shots_per_class if self.per_class else shots)
         self.task_set, self.queries, self.support = task_set, queries, support
@@ -266,17 +268,24 @@ class EpisodeSampler:
         if self.per_class:
             classes = int(ts.y.max()) + 1
             counts = np.bincount(owner * classes + ts.y.numpy(), minlength=ts.n_tasks * classes)
-            return counts.reshape(ts.n_tasks, classes).max(1) - 1
+            most = counts.reshape(ts.n_tasks, classes).max(1) - 1
+            return most if ts.blocks is None else np.where(self._n_blocks() > 1, most, 0)
         if ts.blocks is None:
             return ts.sizes - 1
         block_sizes = np.bincount(ts.blocks)
         block_owner = np.empty(len(block_sizes), dtype=np.int64)
         block_owner[ts.blocks] = owner
         if self.support == "first":  # K is cut to the visits that there are, so one earlier visit is enough
-            return np.where(np.bincount(block_owner, minlength=ts.n_tasks) > 1, NEVER, 0)
+            return np.where(self._n_blocks() > 1, NEVER, 0)
         smallest = np.full(ts.n_tasks, NEVER)
         np.minimum.at(smallest, block_owner, block_sizes)
         return ts.sizes - smallest
+
+    def _n_blocks(self) -> Ints:
+        ts = self.task_set
+        assert ts.blocks is not None
+        owner = np.repeat(np.arange(ts.n_tasks), ts.sizes)
+        return np.bincount(owner[np.unique(ts.blocks, return_index=True)[1]], minlength=ts.n_tasks)
 
     def _widest_support(self) -> int:
         ts = self.task_set
@@ -303,7 +312,8 @@ class EpisodeSampler:
         """
         ranks = self._split_one_task(n_tasks, rng) if self.split_single else self._rank_tasks(n_tasks, rng)
         high = np.clip(ranks.limit, self.low, self.high)
-        shots = np.minimum(rng.integers(self.low, high + 1), ranks.limit)
+        # A draw whose blocks leave no query row at all keeps its support; without query rows it judges nothing.
+        shots = np.maximum(np.minimum(rng.integers(self.low, high + 1), ranks.limit), min(self.low, 1))
         is_support, is_query = ranks.split(shots)
         n = len(ranks.limit)
         return (

@@ -141,7 +141,7 @@ def _statistics(functional: FunctionalModule, moving: Tensors, shared: Tensors, 
 def predict(
     functional: FunctionalModule, moving: Tensors, shared: Tensors, statistics: Tensors, x: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Outputs of adapted networks, each for rows of its own.
+    """Compute outputs of adapted networks, each for rows of its own.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def predict(
         Adapted parameters and batch statistics with a leading task axis.
     shared : dict of str to Tensor
         Parameters that all tasks share.
-    x : sequence of Tensor of shape (rows, \\*features)
+    x : sequence of Tensor of shape (rows, ...)
         Inputs of each task; numbers of rows may differ.
 
     Returns

@@ -1,8 +1,8 @@
 """The derivative of the query loss after adaptation in what the adaptation started from.
 
-With ``theta_{k+1} = U_k(theta_k; S_k)``, ``v_K = grad L_Q(theta_K)`` is pulled back through the steps, ``v_k = (dU_k / dtheta)^T v_{k+1}``;
-for a gradient step that is ``v_{k+1} - H_S(theta_k) (s alpha v_{k+1})``. Only the parameters at each step are kept, no graph of
-activations, so memory hardly grows with the number of steps (Finn, Abbeel, Levine 2017, section 3, derives the product; the
+With ``theta_{k+1} = U_k(theta_k; S_k)``, ``v_K = grad L_Q(theta_K)`` is pulled back through the steps,
+``v_k = (dU_k / dtheta)^T v_{k+1}``; for a gradient step that is ``v_{k+1} - H_S(theta_k) (s alpha v_{k+1})``. Only the
+parameters at each step are kept, no graph of activations, so memory hardly grows with the number of steps (Finn, Abbeel, Levine 2017, section 3, derives the product; the
 pull-back form is reverse accumulation with recomputation). The same pull-back gives the derivative in learned step sizes.
 First-order MAML (their section 5.2) drops the Hessian products. Every function takes a *sequence* of support rows, one per
 step: in supervised learning the same object each time, in reinforcement learning fresh trajectories.
@@ -80,12 +80,12 @@ class MetaGradient:
 
 
 def expand(moving: Tensors, n_tasks: int) -> Tensors:
-    """One view of the parameters per task: (\\*shape) -> (n_tasks, \\*shape)."""
+    """View the parameters once per task; the task axis comes first."""
     return {k: v.expand(n_tasks, *v.shape) for k, v in moving.items()}
 
 
 def take_tasks(rows: Rows, tasks: slice | Tensor) -> Rows:
-    """Some of the tasks of a batch."""
+    """Take some of the tasks of a batch."""
     return Rows(rows.x[tasks], rows.y[tasks], rows.weight[tasks], {k: v[tasks] for k, v in rows.extra.items()})
 
 

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from .errors import InvalidParameterError
+
 __all__ = ["batch_norm_layers", "episode_statistics", "replace_norm_layers"]
 
 
@@ -81,10 +83,15 @@ class EpisodeBatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`, shape (rows, channels, *positions)."""
         over = [0, *range(2, x.ndim)]
-        self.over_rows_only = x.ndim == 2
+        self.over_rows_only = x[0, 0].numel() == 1
         column = (1, -1) + (1,) * (x.ndim - 2)
         mean, var = self.episode_mean, self.episode_var
         if _episode.mask is not None:
+            if len(_episode.mask) != len(x):
+                raise InvalidParameterError(
+                    f"module: layer {self.name!r} sees {len(x)} rows of the {len(_episode.mask)} in X, so the rows that give "
+                    "its batch statistics cannot be told; normalise before folding axes into rows, or use LayerNorm."
+                )
             counts = (_episode.mask != 0).to(x.dtype)
             share = (counts / counts.sum().clamp(min=1)).reshape(-1, *(1,) * (x.ndim - 1))
             if x.ndim > 2:
@@ -93,6 +100,11 @@ class EpisodeBatchNorm(nn.Module):
             var = (share * (x - mean.reshape(column)) ** 2).sum(over)
             if _episode.captured is not None:
                 prefix = f"{self.name}." if self.name else ""
+                if f"{prefix}episode_mean" in _episode.captured:
+                    raise InvalidParameterError(
+                        f"module: layer {self.name!r} runs twice in a forward pass, so its batch statistics are not those of "
+                        "one place; use two layers."
+                    )
                 _episode.captured[f"{prefix}episode_mean"] = mean
                 _episode.captured[f"{prefix}episode_var"] = var
         x = (x - mean.reshape(column)) * (var + self.eps).rsqrt().reshape(column)
@@ -191,6 +203,9 @@ def replace_norm_layers(module: nn.Module) -> nn.Module:
             if new is not None:
                 replaced[id(child)] = new
                 parent._modules[child_name] = new
+    for name, layer in module.named_modules():
+        if isinstance(layer, EpisodeBatchNorm):
+            layer.name = name  # the first of its names, as that of its buffers
     return module
 
 

@@ -218,6 +218,8 @@ def _draw_panel(axis: Axes, result: StudyResult, protocol: str) -> None:
 
 def _label_lines(axis: Axes) -> None:
     """Write each method's name at the right end of its line, apart from its neighbours."""
+    from matplotlib.colors import to_rgb
+
     transform, inverse = axis.transData.transform, axis.transData.inverted().transform
     ends = []
     for container in axis.containers:
@@ -241,7 +243,7 @@ def _label_lines(axis: Axes) -> None:
             name,
             xy=(right - 0.1, y),
             xytext=(right + 0.06, label_y),
-            color=colour,
+            color=tuple(0.72 * part for part in to_rgb(colour)),  # darker than the line, to be read on white
             fontsize=9,
             va="center",
             fontweight="bold" if name == META else "normal",
@@ -251,7 +253,7 @@ def _label_lines(axis: Axes) -> None:
 
 
 def _svg(figure: Figure) -> str:
-    """A figure as an SVG element without the parts that name other addresses."""
+    """Return a figure as an SVG element without the parts that name other addresses."""
     import matplotlib
 
     buffer = io.StringIO()

@@ -14,6 +14,7 @@ exactly: tuples stay tuples, arrays keep their type.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import decimal
 import hashlib
@@ -106,11 +107,12 @@ def _replace(path: str | os.PathLike[str], parts: list[bytes]) -> None:
 def _sync_folder(folder: Path) -> None:
     """Make a renaming last through a power cut, where the system can be asked to."""
     if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        with contextlib.suppress(OSError):  # some network drives refuse, and the file is in place already
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Tensor]]:
@@ -268,7 +270,7 @@ class Packer:
     def add(self, tensor: Tensor, name: str) -> str:
         """Add a tensor, under `name` or, if an equal one is there, that one's; return the name it has."""
         tensor = tensor.detach().cpu().contiguous()
-        content = tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b""
+        content: Any = tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b""
         key = (tensor.dtype, tensor.shape, hashlib.sha256(content).digest())
         if key not in self._known:
             while name in self.tensors:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeGuard
+from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,7 @@ class Rows(NamedTuple):
     extra: Mapping[str, Tensor] = NO_EXTRA
 
 
+@runtime_checkable
 class TaskSampler(Protocol):
     """Anything that draws episodes: a support and a query set for each of some tasks."""
 

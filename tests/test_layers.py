@@ -15,8 +15,7 @@ import pytest
 # begins with an underscore, in docs/architecture.md.
 LAYERS = [
     "errors",
-    "_validation",
-    "_callbacks",
+    "threads",
     "tasks",
     "episodes",
     "networks",
@@ -28,6 +27,7 @@ LAYERS = [
     "kernels",
     "metagradient",
     "engine",
+    "inference",
     "serialization",
     "training",
     "estimators",
@@ -37,8 +37,11 @@ LAYERS = [
     "model_selection",
     "theory",
     "inspection",
+    "study",
     "report",
+    "_console",
     "cli",
+    "__main__",
 ]
 # The package itself re-exports the public names, so it stands above everything but the command line.
 TOP = "fewshot"

@@ -88,7 +88,7 @@ def test_every_package_has_an_init(root):
 
 def test_wheel_holds_the_sources_and_nothing_else(built):
     source, _, wheel = built
-    expected = {"fewshot/py.typed"}
+    expected = {"fewshot/py.typed", "fewshot/templates/report.html"}
     for folder, name in IMPORTED_AS.items():
         for path in (source / folder).rglob("*.py"):
             expected.add(f"{name.replace('.', '/')}/{path.relative_to(source / folder).as_posix()}")

@@ -107,7 +107,9 @@ def test_training_goes_on_alike(path):
     for each in (model, loaded):
         each.fit_meta(X, -Y, tasks=TASKS)
     same(loaded.predict(X), model.predict(X))
-    assert copy.deepcopy(loaded).adapt(X[:2], Y[:2]).predict(X).tolist() == model.adapt(X[:2], Y[:2]).predict(X).tolist()
+    assert (
+        copy.deepcopy(loaded).adapt(X[:2], Y[:2]).predict(X).tolist() == model.adapt(X[:2], Y[:2]).predict(X).tolist()
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,14 +118,12 @@ def test_training_goes_on_alike(path):
         {"loss": "huber", "adapted": "head", "learn_step_sizes": "parameter"},
         {"loss": "absolute_error", "adapted": ["0.*"], "learn_step_sizes": False, "activation": "tanh"},
         {"dtype": "float64", "hidden": [4, 3], "adapted": "body", "order": "first"},
-        {"module": linear, "validation_tasks": np.array([0, 1]), "max_grad_norm": float("inf")},
-        {"hidden": (), "inner_steps": 0, "early_stopping": False, "max_grad_norm": None, "inner_lr": np.float32(0.25)},
+        {"module": linear, "validation_tasks": np.array([0, 1]), "verbose": np.int64(0)},
+        {"hidden": (), "inner_steps": 0, "early_stopping": False, "max_grad_norm": None, "inner_lr": np.float64(0.25)},
     ],
     ids=lambda s: next(iter(s)),
 )
 def test_settings(settings, path):
-    settings = {k: v for k, v in settings.items() if v != float("inf")} if "loss" in settings else settings
-    settings.pop("max_grad_norm", None)
     model = MAMLRegressor(**QUICK | settings).fit_meta(X, Y, tasks=TASKS).adapt(X[:5], Y[:5])
     loaded = reloaded(model, path)
     same(loaded.predict(X), model.predict(X))
@@ -134,7 +134,7 @@ def test_settings(settings, path):
 
 
 def test_names_of_features_and_several_outputs(path):
-    frame = pd.DataFrame(X, columns=["age", "dose", "weight"])
+    frame = pd.DataFrame(X, columns=["age", "dose", "weight"]).assign(age=TASKS)
     model = MAMLRegressor(**QUICK).fit_meta(frame, np.column_stack([Y, -Y]), tasks=TASKS)
     loaded = reloaded(model, path)
     same(loaded.feature_names_in_, model.feature_names_in_)
@@ -275,7 +275,9 @@ def net():
     return fitted_net()
 
 
-@pytest.mark.parametrize("hand", [Net, lambda n_in, n_out: Net(n_in, n_out), Net(3, 1), functools.partial(Net, width=6)])
+@pytest.mark.parametrize(
+    "hand", [Net, lambda n_in, n_out: Net(n_in, n_out), Net(3, 1), functools.partial(Net, width=6)]
+)
 def test_a_network_of_ones_own(hand, net, path):
     for model in (net, net.adapt(X[:5], Y[:5])):
         loaded = reloaded(model, path, hand)
@@ -353,25 +355,31 @@ def test_what_is_no_network_is_refused(net, regressor, path):
 
 
 def test_built_in_networks_by_name(path):
-    images = RNG.normal(size=(len(TASKS), 64))
+    images = RNG.normal(size=(len(TASKS), 16))
     y = np.where(Y > 0, "a", "b")
-    small = functools.partial(conv4, channels=3, image_shape=(1, 8, 8))
-    for module in (conv4, small):
-        model = MAMLClassifier(module, max_iter=2, shots=4, random_state=0).fit_meta(images, y, tasks=TASKS)
-        model = model.adapt(images[:6], y[:6])
-        loaded = reloaded(model, path)
-        same(loaded.predict_proba(images), model.predict_proba(images))
+    small = functools.partial(conv4, channels=2, image_shape=(1, 4, 4))
+    model = MAMLClassifier(small, max_iter=1, shots=4, inner_steps=1, engine="loop", order="first", random_state=0)
+    model = model.fit_meta(images, y, tasks=TASKS).adapt(images[:6], y[:6])
+    loaded = reloaded(model, path)
+    same(loaded.predict_proba(images), model.predict_proba(images))
     assert loaded.module.func is conv4 and loaded.module.keywords == small.keywords
-    assert clone(loaded).fit_meta(images, y, tasks=TASKS).n_iter_ == 2
+    assert reloaded(clone(loaded).set_params(module=conv4), path).module is conv4
 
 
 def test_input_shape(path):
     model = MAMLRegressor(
-        lambda n_in, n_out: nn.Sequential(nn.Flatten(), nn.Linear(n_in, n_out)), input_shape=(3, 1), max_iter=2, random_state=0
+        lambda n_in, n_out: nn.Sequential(nn.Flatten(), nn.Linear(n_in, n_out)),
+        input_shape=(3, 1),
+        max_iter=2,
+        random_state=0,
     ).fit_meta(X, Y, tasks=TASKS)
     loaded = reloaded(model, path, nn.Sequential(nn.Flatten(), nn.Linear(3, 1)))
     same(loaded.predict(X), model.predict(X))
-    refused(path, "only the network has a parameter 'module.2.weight'", nn.Sequential(nn.Flatten(), nn.Linear(3, 1), nn.PReLU()))
+    refused(
+        path,
+        "only the network has a parameter 'module.2.weight'",
+        nn.Sequential(nn.Flatten(), nn.Linear(3, 1), nn.PReLU()),
+    )
 
 
 def test_settings_that_no_longer_fit_are_refused_when_saving(regressor, path):
@@ -416,7 +424,6 @@ TRANSFORMERS = {
     "slice": (lambda: [ColumnTransformer([("n", StandardScaler(), slice(0, 2))], remainder="passthrough")], X),
     "union": (lambda: [make_union(StandardScaler(), PCA(2)), "passthrough"], X),
     "pipeline": (lambda: [make_pipeline(StandardScaler(), PCA(2))], X),
-    "target": (lambda: [TargetEncoder(random_state=0, target_type="continuous")], FRAME[WORDS]),
     "bins": (lambda: [KBinsDiscretizer(3, encode="onehot-dense", quantile_method="averaged_inverted_cdf")], X),
     "spline": (lambda: [SplineTransformer(3)], X),
     "quantiles": (lambda: [QuantileTransformer(n_quantiles=5), SelectKBest(f_regression, k=2)], X),
@@ -430,11 +437,21 @@ TRANSFORMERS = {
 def test_pipelines(name, path):
     make, data = TRANSFORMERS[name]
     model = make_meta_pipeline(*make(), MAMLRegressor(**QUICK)).fit_meta(data, Y, tasks=TASKS)
-    for each, columns in ((model, {}), (model.adapt(data[:5], Y[:5]), {}), (model.adapt(data, Y, tasks=TASKS), {"tasks": TASKS})):
+    for each, columns in (
+        (model, {}),
+        (model.adapt(data[:5], Y[:5]), {}),
+        (model.adapt(data, Y, tasks=TASKS), {"tasks": TASKS}),
+    ):
         loaded = reloaded(each, path)
         same(loaded.predict(data, **columns), each.predict(data, **columns))
         same(loaded.adapt(data[:4], Y[:4]).predict(data), each.adapt(data[:4], Y[:4]).predict(data))
     assert type(loaded) is fewshot.MetaPipeline and [n for n, _ in loaded.steps] == [n for n, _ in model.steps]
+
+
+def test_transformers_that_see_the_target(path):
+    encoder = TargetEncoder(target_type="continuous").fit(FRAME[WORDS], Y)
+    loaded = reloaded(make_meta_pipeline(encoder, MAMLRegressor()), path)
+    same(loaded[0].transform(FRAME[WORDS]), encoder.transform(FRAME[WORDS]))
 
 
 def test_a_pipeline_of_scikit_learn_and_one_around_a_network_of_ones_own(path):
@@ -473,7 +490,10 @@ class Doubler(StandardScaler):
         (FunctionTransformer(squared), r"steps\[0\]\[1\]: FunctionTransformer .*squared"),
         (FunctionTransformer(lambda x: x), r"steps\[0\]\[1\]: FunctionTransformer .*<lambda>"),
         (FunctionTransformer(np.asarray), "FunctionTransformer holds numpy.asarray, which is not on the list"),
-        (FunctionTransformer(functools.partial(np.clip, a_min=0)), "FunctionTransformer holds .*, which is not on the list"),
+        (
+            FunctionTransformer(functools.partial(np.clip, a_min=0)),
+            "FunctionTransformer holds .*, which is not on the list",
+        ),
         (FunctionTransformer(np.log1p, kw_args={"dtype": pathlib.Path("x")}), "FunctionTransformer"),
         (Doubler(), r"steps\[0\]\[1\]: got a Doubler, which cannot be saved"),
         (make_pipeline(Doubler()), r"steps\[0\]\[1\].steps\[0\]\[1\]: got a Doubler"),
@@ -517,7 +537,7 @@ def test_another_version_of_scikit_learn_warns_as_scikit_learn_does(path, monkey
 def test_settings_that_cannot_be_saved_are_named(settings, match, path):
     with pytest.raises(SerializationError, match=match):
         fewshot.save(MAMLRegressor(**settings), path)
-    with pytest.raises(SerializationError, match=match.replace("hidden", r"steps\[0\]\[1\].hidden", 1)[:4]):
+    with pytest.raises(SerializationError, match=r"^steps\[0\]\[1\]\."):
         fewshot.save(make_meta_pipeline(MAMLRegressor(**settings)), path)
     assert not path.exists()
 
@@ -531,7 +551,10 @@ class Subclass(MAMLRegressor):
     pass
 
 
-@pytest.mark.parametrize("model", [PooledModel(StandardScaler()), Subclass(), StandardScaler(), MAMLRegressor, None, {"a": 1}, nn.Linear(1, 1)])
+@pytest.mark.parametrize(
+    "model",
+    [PooledModel(StandardScaler()), Subclass(), StandardScaler(), MAMLRegressor, None, {"a": 1}, nn.Linear(1, 1)],
+)
 def test_other_objects_are_refused(model, path):
     with pytest.raises(SerializationError, match="model: got .*cannot be saved; expected .*MAMLRegressor"):
         fewshot.save(model, path)
@@ -548,7 +571,8 @@ def test_an_attribute_that_cannot_be_saved_is_named(regressor, path):
     model.note_ = {"of": [open]}
     with pytest.raises(SerializationError, match=r"note_.of\[0\]: got the builtin_function_or_method 'open'"):
         fewshot.save(model, path)
-    model.note_ = model.note_["of"] = [model.note_]
+    model.note_ = []
+    model.note_.append(model.note_)
     with pytest.raises(SerializationError, match="holds itself"):
         fewshot.save(model, path)
 
@@ -615,7 +639,13 @@ def skops_file(tmp_path, node, compression=zipfile.ZIP_STORED, **files):
 
 
 TOUCH = {"__class__": "partial", "__module__": "functools", "__loader__": "PartialNode"}
-PLAIN = {"__class__": "str", "__module__": "builtins", "__loader__": "JsonNode", "content": '"executed"', "is_json": True}
+PLAIN = {
+    "__class__": "str",
+    "__module__": "builtins",
+    "__loader__": "JsonNode",
+    "content": '"executed"',
+    "is_json": True,
+}
 TUPLE = {"__class__": "tuple", "__module__": "builtins", "__loader__": "TupleNode", "content": [PLAIN]}
 HOSTILE = [
     {"__class__": "Popen", "__module__": "subprocess", "__loader__": "ConstructorFromReduceNode", "content": TUPLE},
@@ -629,10 +659,14 @@ HOSTILE = [
 ]
 
 
+@pytest.fixture(scope="module")
+def pipeline():
+    return make_meta_pipeline(StandardScaler(), MAMLRegressor(**QUICK)).fit_meta(X, Y, tasks=TASKS)
+
+
 @pytest.fixture
-def pipeline_file(path):
-    model = make_meta_pipeline(StandardScaler(), MAMLRegressor(**QUICK)).fit_meta(X, Y, tasks=TASKS)
-    fewshot.save(model, path)
+def pipeline_file(pipeline, path):
+    fewshot.save(pipeline, path)
     return path
 
 
@@ -692,7 +726,10 @@ def parameter(name, to):
         (parameter("algorithm", 1), None),
         (lambda document, tensors: tensors.clear(), "cannot be read"),
         (lambda document, tensors: document.clear(), "cannot be read"),
-        (lambda document, tensors: document["versions"].update(fewshot="9.9", other=[]) or tensors.clear(), "fewshot 9.9"),
+        (
+            lambda document, tensors: document["versions"].update(fewshot="9.9", other=[]) or tensors.clear(),
+            "fewshot 9.9",
+        ),
     ],
 )
 def test_other_documents_are_refused(change, match, regressor, path):
@@ -709,12 +746,6 @@ def test_other_documents_are_refused(change, match, regressor, path):
 
 
 # ---------------------------------------------------------------- the registry
-
-
-@pytest.fixture
-def registry(monkeypatch):
-    monkeypatch.setattr(_registry, "by_class", dict(_registry.by_class))
-    monkeypatch.setattr(_registry, "by_name", dict(_registry.by_name))
 
 
 @dataclasses.dataclass
@@ -737,7 +768,10 @@ def test_classes_of_applications(regressor, path):
     assert register(Plan, "tests.Plan") is Plan
     register(Application, "tests.Application")
     register(
-        Plain, "tests.Plain", to_state=lambda p: {"all": {"text": p.text}}, from_state=lambda cls, s: cls(s["all"]["text"])
+        Plain,
+        "tests.Plain",
+        to_state=lambda p: {"all": {"text": p.text}},
+        from_state=lambda cls, s: cls(s["all"]["text"]),
     )
     try:
         model = Application(regressor)

@@ -145,7 +145,7 @@ def test_equal_tensors_are_stored_once_and_come_back_apart():
         (np.zeros(1, dtype=np.longdouble), "an array of type"),
         (np.array([object()]), "got an object"),
         (torch.eye(2).to_sparse(), "a Tensor"),
-        (datetime.timezone.utc, "a timezone"),
+        (datetime.UTC, "a timezone"),
         (bool, "the type 'bool'"),
     ],
 )

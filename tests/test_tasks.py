@@ -1,5 +1,7 @@
 """Task sets: order, selection, padding and the errors."""
 
+from datetime import date
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -118,7 +120,7 @@ class TestFromArrays:
             ([1.0, 2.0, np.nan, np.nan, 5.0], r"^tasks: 2 of 5 labels are missing"),
             ("patient", r"^tasks: got the string 'patient'"),
             (np.zeros((5, 2)), r"^tasks: got an array of shape \(5, 2\)"),
-            (np.array([1, "a", 2, "b", 3], dtype=object), r"^tasks: got labels of types int and str"),
+            ([date(2024, 1, 1), 1, 2, 3, 4], r"^tasks: got labels of types date and int"),
         ],
     )
     def test_wrong_tasks(self, tasks, message):

@@ -20,7 +20,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from ..errors import InvalidDataError, NotFittedError, UnknownTaskError
-from ._table import Table, as_rows, is_sampler, table_of_sampler
+from ..tasks import is_sampler
+from ._table import Table, as_rows, table_of_sampler
 
 __all__ = ["Baseline"]
 

@@ -16,7 +16,7 @@ from sklearn.utils import _safe_indexing, column_or_1d
 from ..errors import InvalidDataError
 from ..tasks import Rows, TaskSampler, TaskSet, factorize
 
-__all__ = ["Table", "as_rows", "is_sampler", "sampled_rows"]
+__all__ = ["Table", "as_rows", "sampled_rows"]
 
 SAMPLED_TASKS = 500  # tasks drawn where a model that needs a table is given a sampler
 
@@ -113,11 +113,6 @@ def as_rows(X: Any) -> Any:
             "one feature, X.reshape(1, -1) if it is one row."
         )
     return X.reshape(len(X), -1) if len(X.shape) > 2 else X
-
-
-def is_sampler(X: Any) -> bool:
-    """Tell a task sampler from a table: data frames have a method called `sample` too."""
-    return isinstance(X, TaskSampler) and not hasattr(X, "__array__")
 
 
 def sampled_rows(rows: Rows) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any] | None]:

@@ -20,6 +20,9 @@ from .support_mean import indicators, poor_without_support
 __all__ = ["LocalModels", "SupportModel"]
 
 
+DRAWS = 3  # with fewer, which penalty wins hangs on which rows were drawn
+
+
 class LocalModels:
     """One fitted estimator, or one constant response, for each of some tasks.
 
@@ -120,7 +123,7 @@ class SupportModel(Baseline):
 
     def _fit(self, table: Table) -> None:
         settings = [{**point, "param_grid": None} for point in candidates("estimator", self.param_grid)]
-        best = tune(self, table, settings, shots=self.shots, random_state=self.random_state)
+        best = tune(self, table, settings, shots=self.shots, draws=DRAWS, random_state=self.random_state)
         names = [name for name in best if name != "param_grid"]
         self.best_params_ = {name.removeprefix("estimator__"): best[name] for name in names}
         values = indicators(table.y, self.classes_) if self._is_classifier() else table.y

@@ -191,6 +191,8 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
             self._build(adaptation, dtype, int(rng.integers(2**31)))
         if self._functional.uses_batch_statistics:
             self._require_two_rows(sampler)
+        device = self._device()
+        self._functional.constant = {k: v.to(device) for k, v in self._functional.constant.items()}
         settings = self._settings(n_rows, validation is not None)
         state = self._starting_state(adaptation, rng, again)
         engine = Engine(self._functional, adaptation, mode=self.engine, verify=self.verify, max_memory=self.max_memory)
@@ -207,10 +209,10 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
                 report_rounds(self, n_rounds, X, y, fitted) as on_round,
             ):
                 meta_train(
-                    engine, sampler, settings, state, validation=validation, on_round=on_round, device=self._device()
+                    engine, sampler, settings, state, validation=validation, on_round=on_round, device=device
                 )
         except KeyboardInterrupt:
-            vars(self).update(fitted(), _training=state)
+            self._finish(fitted(), sampler, state)
             logger.warning(
                 "interrupted after %d of %d meta-steps; the model is usable as it is, and with warm_start=True the same "
                 "fit_meta call goes on",
@@ -218,10 +220,16 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
                 settings.max_iter,
             )
             raise
-        vars(self).update(fitted(), _training=None)
-        self._pooled_statistics(sampler)
-        self._predicts_double = self._runs_in_double()
+        self._finish(fitted(), sampler, None)
         return self
+
+    def _finish(self, fitted: dict[str, Any], sampler: Any, interrupted: TrainingState | None) -> None:
+        vars(self).update(fitted, _training=interrupted)
+        f = self._functional
+        f.constant = {k: v.cpu() for k, v in f.constant.items()}
+        if f.uses_batch_statistics:
+            self._pooled_statistics(sampler)
+        self._predicts_double = self._runs_in_double()
 
     def _fitted_attributes(self, state: TrainingState, engine: Engine) -> dict[str, Any]:
         parameters = state.result().to(torch.device("cpu"))
@@ -336,10 +344,6 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
             seed=seed,
         ).to(dtype)
         self._functional = FunctionalModule(self._template, self._row_loss(), adaptation.adapted, self._n_outputs())
-        device = self._device()
-        f = self._functional
-        f.constant = {k: v.to(device) for k, v in f.constant.items()}
-
     def _starting_state(self, adaptation: Adaptation, rng: np.random.Generator, again: bool) -> TrainingState:
         if not again:
             moving = self._functional.moving
@@ -351,13 +355,10 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _pooled_statistics(self, sampler: Any) -> None:
         """Batch statistics for a model that is not adapted: those of training rows at the initialisation."""
-        if not self._functional.uses_batch_statistics:
-            return
         support, query = sampler.sample(max(2, int(self.tasks_per_batch)), np.random.default_rng(0))
         x = torch.cat([r.x[r.weight > 0] for r in (support, query)])[:STATISTICS_ROWS]
         rows = Rows(x, x[:, 0], torch.ones(len(x), dtype=x.dtype))
         f, p = self._functional, self._parameters
-        f.constant = {k: v.cpu() for k, v in f.constant.items()}
         with torch.no_grad(), differentiable_forward():
             f.constant = {**f.constant, **f.support_statistics(p.moving, p.shared, f.constant, rows)}
 
@@ -478,7 +479,7 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         array = check_features(self, X, reset=False)
         state = getattr(self, "_adapted", None)
         # In double precision, where the network allows it, a prediction does not depend on the rows beside it.
-        x = torch.as_tensor(array, dtype=torch.float64 if self._predicts_double else self._dtype())
+        x = torch.tensor(array, dtype=torch.float64 if self._predicts_double else self._dtype())
         p = self._parameters
         if state is None:
             return self._run(expand(p.moving, 1), {}, [x])[0]
@@ -520,7 +521,9 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _runs_in_double(self) -> bool:
         try:
-            self._run(expand(self._parameters.moving, 1), {}, [torch.zeros(1, self.n_features_in_, dtype=torch.float64)])
+            self._run(
+                expand(self._parameters.moving, 1), {}, [torch.zeros(1, self.n_features_in_, dtype=torch.float64)]
+            )
         except RuntimeError as error:
             logger.debug("predict: the module insists on single precision (%s)", error)
             return False

@@ -26,7 +26,7 @@ loss : str, callable or None, default=None
     the first three are standardised inside.
 inner_steps : int, default=5
     Gradient steps of an adaptation.
-inner_lr : float, default=0.05
+inner_lr : float, default=0.1
     Step size, or its starting value where it is learned.
 learn_step_sizes : {None, "tensor", "parameter", False}, default=None
     None and "tensor": one step size per tensor and step is meta-learned, with a factor ``n / (n + c)`` of the support size
@@ -48,7 +48,7 @@ support : {"random", "first"}, default="random"
 tasks_per_batch : int, default=16
     Tasks of one meta-step.
 max_iter : int, default=None
-    Meta-steps at most. None: one per training row, between 150 and 4,000; 4,000 with a sampler.
+    Meta-steps at most. None: one per training row, between 150 and 3,000; 3,000 with a sampler.
 outer_lr : float, default=0.001
     Learning rate of the outer optimiser.
 optimizer : str or callable, default="adam"

@@ -78,7 +78,7 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
         label_space: str = "shared",
         class_weight: Any = None,
         inner_steps: int = 5,
-        inner_lr: float = 0.05,
+        inner_lr: float = 0.1,
         learn_step_sizes: Any = None,
         adapted: Any = None,
         order: str | None = None,

@@ -69,7 +69,7 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
         input_shape: Sequence[int] | None = None,
         loss: Any = None,
         inner_steps: int = 5,
-        inner_lr: float = 0.05,
+        inner_lr: float = 0.1,
         learn_step_sizes: Any = None,
         adapted: Any = None,
         order: str | None = None,

@@ -61,6 +61,14 @@ class _Nothing:
         """Do nothing: scikit-learn's check asks for the method."""
 
 
+class _PredictionFailed(Exception):
+    """Carries a model's error past the scorer: only the scorer's own errors mean that a metric is undefined."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class _Responses:
     """What a model answers to all query rows, asked for once per kind of response."""
 
@@ -70,7 +78,10 @@ class _Responses:
 
     def get(self, method: str) -> npt.NDArray[Any]:
         if method not in self.known:
-            self.known[method] = np.asarray(getattr(self.model, method)(self.X, **self.tasks))
+            try:
+                self.known[method] = np.asarray(getattr(self.model, method)(self.X, **self.tasks))
+            except ValueError as error:
+                raise _PredictionFailed(error) from error
         return self.known[method]
 
 
@@ -136,6 +147,8 @@ def _score(scorer: Scorer, view: _TaskView, X: Any, y: npt.NDArray[Any]) -> tupl
             return float(scorer(view, X, y)), None
         except InvalidDataError:
             raise
+        except _PredictionFailed as failed:
+            raise failed.error from None
         except ValueError as error:
             return float("nan"), str(error).splitlines()[0]
 

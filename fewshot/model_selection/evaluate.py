@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.utils.parallel import Parallel, delayed
 
-from ..baselines._table import Table, is_sampler
+from ..baselines._table import Table
 from ..errors import InvalidDataError, InvalidParameterError
+from ..tasks import is_sampler
 from ._draws import Draws, Shots, class_codes, draw_tasks, sample_tasks, seed_of
 from ._folds import Folds, read_folds
 from ._methods import as_fitted, as_method, classify_all, read_methods
@@ -144,14 +146,13 @@ def evaluate_few_shot(
         for method in methods.values()
         for rows, test in folds
     )
-    raise_if_never_defined([record for part in parts for record in part])
-    frame = pd.concat(
-        [
-            _frame(name, [r for p in parts[i * len(folds) : (i + 1) * len(folds)] for r in p], table)
-            for i, name in enumerate(methods)
-        ],
-        ignore_index=True,
-    )
+    of_methods = zip(*[iter(parts)] * len(folds), strict=True)
+    records: dict[str, list[Record]] = {
+        name: list(chain.from_iterable(found)) for name, found in zip(methods, of_methods, strict=True)
+    }
+    for of_method in records.values():
+        raise_if_never_defined(of_method)
+    frame = pd.concat([_frame(name, found, table) for name, found in records.items()], ignore_index=True)
     frame.attrs["left_out"] = left_out
     return frame
 

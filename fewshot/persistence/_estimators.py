@@ -74,7 +74,7 @@ def to_state(model: MetaEstimator) -> dict[str, dict[str, Any]]:
         If its settings no longer describe its network.
     """
     state = estimator_state(model)
-    state["parameters"] = {**state["parameters"], "module": _describe(model.module)}  # type: ignore[attr-defined]
+    state["parameters"] = {**state["parameters"], "module": _describe(model.module)}
     for name in REBUILT:
         state["fitted"].pop(name, None)
     if not hasattr(model, "_parameters"):

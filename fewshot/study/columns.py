@@ -81,7 +81,12 @@ def study_data(
     if kind not in (None, "regression", "classification"):
         raise InvalidParameterError(f"kind: got {kind!r}; expected 'regression', 'classification' or None.")
     roles = {"task": task, "target": target, "block": block}
-    for role, column in [*roles.items(), ("time", time), *(("features", c) for c in features or []), *(("drop", c) for c in drop)]:
+    for role, column in [
+        *roles.items(),
+        ("time", time),
+        *(("features", c) for c in features or []),
+        *(("drop", c) for c in drop),
+    ]:
         _require(frame, role, column)
     _refuse_double_roles(roles, time, features)
     notes: list[str] = []
@@ -94,7 +99,9 @@ def study_data(
             f"task: column {task!r} has {n_tasks} task(s); a study needs at least {FEWEST_TASKS}: to train, to choose and to judge."
         )
     times = None if time is None else _times(frame[time])
-    wanted = [c for c in (frame.columns if features is None else dict.fromkeys(features)) if c not in {*roles.values(), *drop}]
+    wanted = [
+        c for c in (frame.columns if features is None else dict.fromkeys(features)) if c not in {*roles.values(), *drop}
+    ]
     X, numeric, text = _inputs(frame, wanted, tasks, features is not None, notes)
     if not numeric and not text:
         raise InvalidDataError("features: no column is left that can be an input; name some, or drop fewer.")
@@ -129,7 +136,9 @@ def _refuse_double_roles(roles: dict[str, str | None], time: str | None, feature
     taken: dict[str, str] = {}
     for role, column in roles.items():
         if column is not None and column in taken:
-            raise InvalidParameterError(f"{role}: column {column!r} is already the {taken[column]}; each needs its own.")
+            raise InvalidParameterError(
+                f"{role}: column {column!r} is already the {taken[column]}; each needs its own."
+            )
         if column is not None:
             taken[column] = role
     for column in features or []:
@@ -243,7 +252,9 @@ def _inputs(
             if there.any() and good.sum() >= MOSTLY * there.sum():
                 slips = there & ~good
                 if slips.any():
-                    notes.append(f"{name}: {slips.sum():,} texts such as {column[slips].iloc[0]!r} are taken as missing.")
+                    notes.append(
+                        f"{name}: {slips.sum():,} texts such as {column[slips].iloc[0]!r} are taken as missing."
+                    )
             else:
                 why = _not_a_category(column)
                 if not why:
@@ -266,7 +277,9 @@ def _inputs(
             numeric.append(name)
     if explicit and refused:
         why, (name, *_) = next(iter(refused.items()))
-        raise InvalidDataError(f"features: column {name!r} cannot be an input ({why}); leave it out or encode it first.")
+        raise InvalidDataError(
+            f"features: column {name!r} cannot be an input ({why}); leave it out or encode it first."
+        )
     notes.extend(f"Not used as inputs ({why}): {', '.join(found)}." for why, found in refused.items())
     return pd.DataFrame(columns, index=frame.index), numeric, text
 
@@ -290,7 +303,7 @@ def _not_a_measurement(name: str, values: npt.NDArray[np.float64], tasks: npt.ND
     if explicit or len(there) < len(values) or not (there == np.round(there)).all():
         return ""
     n, span = len(np.unique(there)), there.max() - there.min() + 1
-    numbers_rows = n == len(there) == span
+    numbers_rows = n == len(there) and span <= 1.1 * n
     pairs = len(np.unique(np.column_stack([np.unique(tasks, return_inverse=True)[1], there]), axis=0))
     numbers_tasks = pairs == n == len(np.unique(tasks)) and span <= 2 * n
     return "identifiers" if numbers_rows or numbers_tasks or IDENTIFIER.fullmatch(name) else ""

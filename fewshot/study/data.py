@@ -74,7 +74,7 @@ class StudyData:
     @property
     def error_name_and_unit(self) -> str:
         """The same with the target's unit, if known."""
-        return f"{self.error_name} ({self.unit})" if self.unit else self.error_name
+        return f"{self.error_name}, in {self.unit}" if self.unit else self.error_name
 
     def facts(self) -> list[tuple[str, str]]:
         """Describe the data: pairs of a heading and a value."""
@@ -82,7 +82,8 @@ class StudyData:
         missing = {c: int(n) for c, n in self.X[self.numeric].isna().sum().items() if n}
         y = self.y
         if self.kind == "regression":
-            about = f"{self.target}{f' ({self.unit})' if self.unit else ''}: mean {y.mean():.3g}, standard deviation {y.std():.3g}"
+            unit = f", in {self.unit}" if self.unit else ""
+            about = f"{self.target}{unit}: mean {y.mean():.3g}, standard deviation {y.std():.3g}"
         else:
             labels, counts = np.unique(y, return_counts=True)
             order = np.argsort(-counts, kind="stable")

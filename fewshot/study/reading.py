@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ DECIMAL_COMMA = r"\s*[-+]?\d+,\d+\s*"
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a CSV or Parquet file, which of the two its content tells.
+    r"""Read a CSV or Parquet file, which of the two its content tells.
 
     Separators (comma, semicolon, tab, bar) are recognised by the first line, decimal commas by the values.
 
@@ -44,7 +45,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder, "table.csv")
-    ...     _ = path.write_text("site;dose\\na;1,5\\nb;2,0\\n")
+    ...     _ = path.write_text("site;dose\na;1,5\nb;2,0\n")
     ...     read_table(path)["dose"].tolist()
     [1.5, 2.0]
     """
@@ -96,7 +97,11 @@ def _read_csv(path: Path, start: bytes) -> pd.DataFrame:
     separator = max(SEPARATORS, key=header.count)
 
     def read(decimal: str = ".") -> pd.DataFrame:
-        return pd.read_csv(path, sep=separator, decimal=decimal, encoding=encoding, skipinitialspace=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+            return pd.read_csv(
+                path, sep=separator, decimal=decimal, encoding=encoding, skipinitialspace=True, index_col=False
+            )
 
     try:
         frame = read()
@@ -105,8 +110,10 @@ def _read_csv(path: Path, start: bytes) -> pd.DataFrame:
         raise InvalidDataError(
             f"{path}: is not in UTF-8 (byte {error.start}); convert it, for example with: iconv -f latin1 -t utf-8"
         ) from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InvalidDataError(f"{path}: not a table separated by {SEPARATORS[separator]}: {_first_line(error)}") from error
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+        raise InvalidDataError(
+            f"{path}: not a table separated by {SEPARATORS[separator]}: {_first_line(error)}"
+        ) from error
 
 
 def _has_decimal_commas(frame: pd.DataFrame) -> bool:

@@ -21,6 +21,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from threadpoolctl import threadpool_limits
 
 from ..baselines import default_baselines
 from ..errors import InvalidDataError, InvalidParameterError
@@ -33,6 +34,7 @@ from .verdict import META, compare, verdict
 __all__ = ["StudyResult", "StudySettings", "run_study"]
 
 VALIDATION_SHARE = 0.2  # of the tasks that are not test tasks
+MANY_ROWS = 100_000  # from here on more than one thread pays; below, threads mostly wait for each other
 META_STEPS = 20  # what meta-training counts for in the progress, a baseline's fit counting 1
 Labels = npt.NDArray[Any]
 
@@ -126,7 +128,9 @@ class StudyResult:
 
     def protocol_name(self, protocol: str) -> str:
         """Spell a protocol out."""
-        return {"random": "supports drawn at random", "first": f"supports from the first {self.data.row_noun}s"}[protocol]
+        return {"random": "supports drawn at random", "first": f"supports from the first {self.data.row_noun}s"}[
+            protocol
+        ]
 
 
 Progress = Callable[[str, int, int], None]
@@ -155,6 +159,11 @@ def run_study(data: StudyData, settings: StudySettings, progress: Progress | Non
     InvalidDataError
         If there are too few tasks, or every task is too small for every support size.
     """
+    with threadpool_limits(1 if len(data.y) < MANY_ROWS else None):
+        return _run(data, settings, progress)
+
+
+def _run(data: StudyData, settings: StudySettings, progress: Progress | None) -> StudyResult:
     started = perf_counter()
     settings.check(data.n_tasks)
     protocols = ["random"] if data.time is None else ["random", "first"]
@@ -172,7 +181,10 @@ def run_study(data: StudyData, settings: StudySettings, progress: Progress | Non
     notes: dict[str, None] = {}
     parts = []
     for fold, (train, validation, test) in enumerate(splits):
-        rows = {name: _rows_of(data, labels) for name, labels in (("train", train), ("validation", validation), ("test", test))}
+        rows = {
+            name: _rows_of(data, labels)
+            for name, labels in (("train", train), ("validation", validation), ("test", test))
+        }
         if data.kind == "classification":
             rows = _known_classes(data, rows, notes)
         prepare = FrozenEstimator(preparation(data).fit(data.X.iloc[rows["train"]]))
@@ -226,7 +238,9 @@ def split_tasks(labels: Labels, settings: StudySettings) -> Iterator[tuple[Label
         rest = mixed[~np.isin(mixed, test)]
         n_validation = min(max(1, round(VALIDATION_SHARE * len(rest))), len(rest) - 1)
         if n_validation < 1:
-            raise InvalidParameterError(f"folds: {settings.folds} of {n} tasks leave one to train and choose on; use more folds.")
+            raise InvalidParameterError(
+                f"folds: {settings.folds} of {n} tasks leave one to train and choose on; use more folds."
+            )
         yield np.sort(rest[n_validation:]), np.sort(rest[:n_validation]), np.sort(test)
 
 
@@ -256,7 +270,9 @@ def _known_classes(data: StudyData, rows: dict[str, Any], notes: dict[str, None]
         lost = rows[part][~known[rows[part]]]
         if len(lost):
             classes = ", ".join(map(str, np.unique(data.y[lost])[:5]))
-            notes[f"{len(lost)} {part} rows have classes that no training task has ({classes}) and are left out."] = None
+            notes[f"{len(lost)} {part} rows have classes that no training task has ({classes}) and are left out."] = (
+                None
+            )
     return {part: r[known[r]] for part, r in rows.items()}
 
 
@@ -272,7 +288,12 @@ def _collecting(notes: dict[str, None], method: str) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    notes.update({f"{method}: {str(warning.message).splitlines()[0]}": None for warning in caught})
+    notes.update({f"{method}: {_without_advice(warning.message)}": None for warning in caught})
+
+
+def _without_advice(message: Warning | str) -> str:
+    """Return the first line up to what is addressed to a programmer."""
+    return str(message).splitlines()[0].partition("; ")[0].rstrip(".") + "."
 
 
 def _judge(
@@ -282,10 +303,11 @@ def _judge(
     empty = pd.DataFrame({"task": [], "shots": [], "draw": [], "error": []})
     if not len(rows):
         if required:
-            raise InvalidDataError("target: no test row has a class that occurs in the training tasks; merge rare classes.")
+            raise InvalidDataError(
+                "target: no test row has a class that occurs in the training tasks; merge rare classes."
+            )
         return empty
     draws = 1 if protocol == "first" and _first_rows_are_certain(data) else settings.draws
-    classifies = data.kind == "classification"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tasks too small for a K are counted in the table
@@ -296,15 +318,25 @@ def _judge(
                 draws=draws,
                 cv="prefit",
                 support=protocol,
-                scoring="accuracy" if classifies else "neg_mean_absolute_error",
+                scoring=_misclassified if data.kind == "classification" else _absolute_error,
                 random_state=settings.seed,
             )
     except InvalidDataError:
         if required:
             raise
         return empty
-    frame["error"] = 1 - frame["value"] if classifies else -frame["value"]
-    return frame[["task", "shots", "draw", "error"]]
+    return frame.rename(columns={"value": "error"})[["task", "shots", "draw", "error"]]
+
+
+# Called for every task, size and draw, where scikit-learn's own scorers would take most of a study's time.
+
+
+def _absolute_error(model: Any, X: Any, y: npt.NDArray[Any]) -> float:
+    return float(np.mean(np.abs(y - model.predict(X))))
+
+
+def _misclassified(model: Any, X: Any, y: npt.NDArray[Any]) -> float:
+    return float(np.mean(y != model.predict(X)))
 
 
 def _first_rows_are_certain(data: StudyData) -> bool:
@@ -320,7 +352,7 @@ def _summary(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _about(data: StudyData, settings: StudySettings, scores: pd.DataFrame) -> list[str]:
-    """What the table alone does not say."""
+    """Say what the table alone does not."""
     rows, tasks = f"{data.row_noun}s", f"{data.task_noun}s"
     notes = [
         f"{tasks.capitalize()} with too few {rows} for a support size are left out of its column, and a larger support leaves "
@@ -328,7 +360,11 @@ def _about(data: StudyData, settings: StudySettings, scores: pd.DataFrame) -> li
     ]
     if "first" in set(scores["protocol"]):
         later = f"later {rows}"
-        blocks = "" if data.blocks is None else f", and K is cut to what leaves three of them (one, for short {tasks})"
+        blocks = (
+            ""
+            if data.blocks is None
+            else f", and the support is cut to what leaves three of them (one, for {tasks} with few)"
+        )
         notes.append(f"With supports from the first {rows} the {later} are judged{blocks}.")
     asked = set(settings.shots) - set(scores.loc[scores["part"] == "test", "shots"])
     if asked:

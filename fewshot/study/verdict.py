@@ -1,10 +1,10 @@
 """Did meta-learning pay? A plain answer from paired differences.
 
-The opponent is the best baseline, chosen for each support size on validation tasks: choosing it on the test tasks would
-favour the baselines by their luck, and choosing one beforehand would favour meta-learning. Every test task is compared with
-itself, so that what makes a task hard for all methods cancels. There is one comparison for each support size and way of
-choosing supports; their intervals are widened (Bonferroni) to hold all together with 95 %, so that it is fair to pick out
-the clearest.
+The opponent is the best baseline, the one that a user would take instead: chosen on validation tasks by its error averaged
+over support sizes, once for each way of choosing supports. Choosing it on the test tasks would favour the baselines by their
+luck, and choosing one beforehand would favour meta-learning. Every test task is compared with itself, so that what makes a
+task hard for all methods cancels. There is one comparison for each support size and way of choosing supports; their
+intervals are widened (Bonferroni) to hold all together with 95 %, so that it is fair to pick out the clearest.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def compare(scores: pd.DataFrame) -> pd.DataFrame:
             continue
         differences, chosen = [], []
         for fold, test in part.xs("test", level="part").groupby(level="fold", sort=False):
-            baseline = _best_baseline(table, protocol, shots, fold)
+            baseline = _best_baseline(table, str(protocol), int(fold))
             differences.append(test[baseline] - test[META])
             chosen += [baseline] * len(test)
         values = pd.concat(differences).dropna().to_numpy()
@@ -60,16 +60,14 @@ def compare(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out, columns=["protocol", "shots", "baseline", "difference", "low", "high", "n_tasks"])
 
 
-def _best_baseline(table: pd.DataFrame, protocol: str, shots: int, fold: int) -> str:
-    """Best on the validation tasks of this support size; if there are none, of the next smaller that has some."""
+def _best_baseline(table: pd.DataFrame, protocol: str, fold: int) -> str:
+    """Least error on validation tasks, averaged over tasks, then over support sizes."""
     baselines = table.drop(columns=META)
-    sizes = sorted(set(table.index.get_level_values("shots")), key=lambda k: (k > shots, abs(k - shots)))
-    for k in sizes:
-        key = (protocol, k, fold, "validation")
-        if key in baselines.index:
-            return str(baselines.loc[key].mean().idxmin())
-    # No validation task is large enough: the test tasks choose, which favours the baseline.
-    return str(baselines.loc[(protocol, shots, fold, "test")].mean().idxmin())
+    here = baselines.xs((protocol, fold), level=("protocol", "fold"))
+    parts = here.index.unique("part")
+    # Where no validation task is large enough for any size the test tasks choose, which favours the baseline.
+    part = here.xs("validation" if "validation" in parts else "test", level="part")
+    return str(part.groupby(level="shots").mean().mean().idxmin())
 
 
 def _interval(values: npt.NDArray[Any], level: float) -> tuple[float, float, float, int]:
@@ -117,7 +115,7 @@ def verdict(comparison: pd.DataFrame, error_name: str, task_noun: str = "task", 
     better, worse = judged[judged["low"] > 0], judged[judged["high"] < 0]
 
     def told(rows: pd.DataFrame) -> str:
-        return _told(_clearest(rows), task_noun, row_noun)
+        return _told(_clearest(rows), row_noun)
 
     measured = f"{error_name}, {{}}95 % interval{'' if n == 1 else f's that hold jointly for all {n} comparisons'}"
     if len(better) and len(worse):
@@ -129,7 +127,7 @@ def verdict(comparison: pd.DataFrame, error_name: str, task_noun: str = "task", 
         shows = "shows no" if n == 1 else "shows a"
         return (
             f"No evidence that meta-learning paid here: {which} with the best baseline {shows} difference beyond chance; at the "
-            f"clearest, {told(judged)} ({one})."
+            f"clearest, {_told(_clearest(judged), row_noun, 'ahead of')} ({one})."
         )
     if n == 1:
         count = ""
@@ -145,7 +143,7 @@ def _clearest(rows: pd.DataFrame) -> pd.Series:
     return rows.loc[(rows["difference"].abs() / width).idxmax()]
 
 
-def _told(row: pd.Series, task_noun: str, row_noun: str) -> str:
+def _told(row: pd.Series, row_noun: str, relation: str = "better than") -> str:
     """Name the winner of one comparison, with the difference as a positive number."""
     meta_wins = row["difference"] > 0
     low, high = (row["low"], row["high"]) if meta_wins else (-row["high"], -row["low"])
@@ -156,7 +154,7 @@ def _told(row: pd.Series, task_noun: str, row_noun: str) -> str:
         how = f"the first {f'{k} {row_noun}s' if k > 1 else row_noun}"
     winner, loser = (META, row["baseline"]) if meta_wins else (row["baseline"], META)
     n = decimals_for((high - low) / 2)
-    return f"with {how}, {winner} is better than {loser} by {abs(row['difference']):.{n}f} [{low:.{n}f}, {high:.{n}f}]"
+    return f"with {how}, {winner} is {relation} {loser} by {abs(row['difference']):.{n}f} [{low:.{n}f}, {high:.{n}f}]"
 
 
 def decimals_for(half_width: float) -> int:

@@ -71,7 +71,7 @@ class TrainingSettings:
     optimizer: Any = "adam"
     schedule: Literal["cosine", "constant"] = "cosine"
     max_grad_norm: float | None = 10.0
-    step_size_lr: float = 1.0
+    step_size_lr: float = 100.0
     order: Literal["exact", "first"] = "exact"
     patience: int | None = None
 

@@ -74,6 +74,15 @@ def test_own_scorers_see_the_query_rows_and_cannot_ask_for_others():
         zero_shot(model, X[:, 0], scoring={"peeking": peeking})
 
 
+def test_errors_of_a_method_are_not_taken_for_undefined_metrics():
+    class Failing(SupportMean):
+        def predict(self, X, *, tasks=None):
+            raise ValueError("the method's own")
+
+    with pytest.raises(ValueError, match="the method's own"):
+        zero_shot(Failing().fit_meta(X, X[:, 0], tasks=TASKS), X[:, 0])
+
+
 def test_a_missing_response_is_told_by_scikit_learn():
     with pytest.raises(AttributeError, match="predict_proba"):
         zero_shot(SupportMean().fit_meta(X, X[:, 0], tasks=TASKS), X[:, 0], scoring="neg_log_loss")
