@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -29,7 +30,7 @@ def output_console() -> Console:
 
 
 @contextmanager
-def progress_bar(shown: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+def progress_bar(shown: bool) -> Iterator[Callable[[str, float, float], None] | None]:
     """Show a progress bar on standard error, if that is a terminal; yields what :func:`run_study` calls."""
     console = Console(stderr=True)
     if not shown or not console.is_terminal:
@@ -148,6 +149,7 @@ def _chunks(widths: dict[int, int], room: int) -> list[list[int]]:
 def _cells(summary: pd.DataFrame) -> dict[tuple[str, int], tuple[str, str]]:
     n = decimals_for(float(((summary["high"] - summary["low"]) / 2).median()))
     cells = {}
+    row: Any
     for row in summary.itertuples():
         interval = f"[{row.low:.{n}f}, {row.high:.{n}f}]" if pd.notna(row.low) else ""
         cells[str(row.method), int(row.shots)] = (f"{row.mean:.{n}f}", interval)

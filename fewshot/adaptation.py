@@ -130,7 +130,11 @@ class Adaptation:
     adapted: str | Sequence[str] = "all"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.inner_steps, int | np.integer) or isinstance(self.inner_steps, bool) or self.inner_steps < 0:
+        if (
+            not isinstance(self.inner_steps, int | np.integer)
+            or isinstance(self.inner_steps, bool)
+            or self.inner_steps < 0
+        ):
             raise InvalidParameterError(f"inner_steps: got {self.inner_steps!r}; expected a whole number of 0 or more.")
         if not isinstance(self.inner_lr, int | float | np.number) or not 0 < self.inner_lr < math.inf:
             raise InvalidParameterError(f"inner_lr: got {self.inner_lr!r}; expected a positive number.")

@@ -243,7 +243,9 @@ class EpisodeSampler:
         if self.per_class and support == "first":
             raise InvalidParameterError('shots_per_class: cannot be combined with support="first"; use shots=.')
         if self.per_class and task_set.y.is_floating_point():
-            raise InvalidParameterError("shots_per_class: needs integer class codes as targets, got floats; use shots=.")
+            raise InvalidParameterError(
+                "shots_per_class: needs integer class codes as targets, got floats; use shots=."
+            )
         name = "shots_per_class" if self.per_class else "shots"
         self.low, self.high = check_shots(name, shots_per_class if self.per_class else shots)
         self.task_set, self.queries, self.support = task_set, queries, support

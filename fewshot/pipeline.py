@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, Self
 
-from sklearn import config_context
 from sklearn.pipeline import Pipeline, _name_estimators
+from sklearn.utils.metaestimators import available_if
 
 from .errors import InvalidParameterError
 
 __all__ = ["MetaPipeline", "make_meta_pipeline"]
+
+
+def _last_step_has(method: str) -> Callable[[Any], bool]:
+    return lambda pipeline: hasattr(pipeline.steps[-1][1], method)
 
 
 class MetaPipeline(Pipeline):
@@ -45,8 +50,13 @@ class MetaPipeline(Pipeline):
                 f"steps: the last step is a {type(self.steps[-1][1]).__name__}; expected an estimator with fit_meta and "
                 "adapt, for example MAMLRegressor()."
             )
-        with config_context(enable_metadata_routing=True):
-            super().fit(X, y, **{k: v for k, v in columns.items() if v is not None})
+        last = self.steps[-1][1]
+        # Not through Pipeline.fit: only the last step takes these columns, and a scaler need not say so about each.
+        if len(self.steps) > 1:
+            head = self[:-1]
+            X = head.fit_transform(X, y)
+            self.steps[:-1] = head.steps
+        last.fit_meta(X, y, **{k: v for k, v in columns.items() if v is not None})
         return self
 
     def adapt(self, X: Any, y: Any, **columns: Any) -> Self:
@@ -67,18 +77,32 @@ class MetaPipeline(Pipeline):
             The same transformers before the adapted last step; this pipeline is unchanged.
         """
         name, last = self.steps[-1]
-        transformed = self[:-1].transform(X) if len(self.steps) > 1 else X
         adapted = copy.copy(self)
-        adapted.steps = [*self.steps[:-1], (name, last.adapt(transformed, y, **columns))]
+        adapted.steps = [*self.steps[:-1], (name, last.adapt(self._transformed(X), y, **columns))]
         return adapted
 
-    def _predict(self, method: str, X: Any, tasks: Any) -> Any:
-        transformed = self[:-1].transform(X) if len(self.steps) > 1 else X
-        return getattr(self.steps[-1][1], method)(transformed, tasks=tasks)
+    # Pipeline's own methods drop what they do not know unless metadata routing is on.
 
     def predict(self, X: Any, *, tasks: Any = None) -> Any:
         """Transform and predict; `tasks` as the last step takes them."""
-        return self._predict("predict", X, tasks)
+        return self.steps[-1][1].predict(self._transformed(X), tasks=tasks)
+
+    @available_if(_last_step_has("predict_proba"))
+    def predict_proba(self, X: Any, *, tasks: Any = None) -> Any:
+        """Transform and predict class probabilities; `tasks` as the last step takes them."""
+        return self.steps[-1][1].predict_proba(self._transformed(X), tasks=tasks)
+
+    @available_if(_last_step_has("decision_function"))
+    def decision_function(self, X: Any, *, tasks: Any = None) -> Any:
+        """Transform and compute decision scores; `tasks` as the last step takes them."""
+        return self.steps[-1][1].decision_function(self._transformed(X), tasks=tasks)
+
+    def score(self, X: Any, y: Any, *, tasks: Any = None, sample_weight: Any = None) -> float:
+        """Transform and score; `tasks` and `sample_weight` as the last step takes them."""
+        return float(self.steps[-1][1].score(self._transformed(X), y, tasks=tasks, sample_weight=sample_weight))
+
+    def _transformed(self, X: Any) -> Any:
+        return self[:-1].transform(X) if len(self.steps) > 1 else X
 
 
 def make_meta_pipeline(*steps: Any, memory: Any = None, verbose: bool = False) -> MetaPipeline:

@@ -136,9 +136,10 @@ def _table(result: StudyResult, protocol: str) -> dict[str, Any]:
 
 def _comparison(result: StudyResult) -> list[dict[str, str]]:
     rows = []
+    row: Any
     for row in result.comparison.itertuples():
-        finite = bool(np.isfinite(row.low))  # type: ignore[arg-type]
-        n = decimals_for(float(row.high - row.low) / 2 if finite else np.nan)  # type: ignore[operator,arg-type]
+        finite = bool(np.isfinite(row.low))
+        n = decimals_for(float(row.high - row.low) / 2 if finite else np.nan)
         rows.append(
             {
                 "protocol": result.protocol_name(str(row.protocol)),
@@ -147,7 +148,7 @@ def _comparison(result: StudyResult) -> list[dict[str, str]]:
                 "difference": f"{row.difference:+.{n}f}",
                 "interval": f"[{row.low:+.{n}f}, {row.high:+.{n}f}]" if finite else "too few tasks",
                 "n_tasks": str(row.n_tasks),
-                "better": META if finite and row.low > 0 else "baseline" if finite and row.high < 0 else "",  # type: ignore[operator]
+                "better": META if finite and row.low > 0 else "baseline" if finite and row.high < 0 else "",
             }
         )
     return rows
@@ -223,7 +224,7 @@ def _label_lines(axis: Axes) -> None:
     transform, inverse = axis.transData.transform, axis.transData.inverted().transform
     ends = []
     for container in axis.containers:
-        line = container.lines[0]  # type: ignore[attr-defined]
+        line = container.lines[0]
         x, y = line.get_xdata()[-1], line.get_ydata()[-1]
         ends.append((float(transform((x, y))[1]), float(y), line.get_color(), str(container.get_label())))
     ends.sort()

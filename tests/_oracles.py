@@ -73,7 +73,9 @@ def unrolled(forward, row_loss, parameters, tasks, *, log_c=True, first_order=Fa
     }
     mean = torch.stack(losses).mean()
     gradients = torch.autograd.grad(mean, list(leaves.values()), allow_unused=True)
-    gradients = {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), gradients, strict=True)}
+    gradients = {
+        k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), gradients, strict=True)
+    }
     return torch.stack(losses).detach(), gradients
 
 
@@ -103,18 +105,22 @@ def batch(tasks, n_steps, same=True):
 
 
 def draw_tasks(
-    n_in=3, n_out=1, sizes=((5, 4), (2, 6), (7, 3)), steps=1, seed=0, dtype=F64, classes=False, weighted=False, same=True
+    n_in=3,
+    n_out=1,
+    sizes=((5, 4), (2, 6), (7, 3)),
+    steps=1,
+    seed=0,
+    dtype=F64,
+    classes=False,
+    weighted=False,
+    same=True,
 ):
     """Ragged random tasks; with ``same=False`` every inner step has rows of its own."""
     g = torch.Generator().manual_seed(seed)
 
     def rows(n):
         x = torch.randn(n, n_in, generator=g, dtype=dtype)
-        y = (
-            torch.randint(0, n_out, (n,), generator=g)
-            if classes
-            else torch.randn(n, n_out, generator=g, dtype=dtype)
-        )
+        y = torch.randint(0, n_out, (n,), generator=g) if classes else torch.randn(n, n_out, generator=g, dtype=dtype)
         w = torch.rand(n, generator=g, dtype=dtype) + 0.5 if weighted else torch.ones(n, dtype=dtype)
         return x, y, w
 
@@ -231,7 +237,8 @@ def parts(module, adaptation: Adaptation, row_loss=squared_error, n_out=1, seed=
     functional = FunctionalModule(module, row_loss, adaptation.adapted, n_out)
     g = torch.Generator().manual_seed(seed)
     sizes = {
-        k: v + 0.3 * torch.randn(v.shape, generator=g, dtype=v.dtype) for k, v in adaptation.init(functional.moving).items()
+        k: v + 0.3 * torch.randn(v.shape, generator=g, dtype=v.dtype)
+        for k, v in adaptation.init(functional.moving).items()
     }
     return functional, MetaParameters(functional.moving, functional.shared, sizes)
 

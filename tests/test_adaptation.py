@@ -124,7 +124,9 @@ class TestAdaptation:
 
     def test_steps_past_the_last_learned_one_use_that_ones(self):
         adaptation = Adaptation(3, 0.2)
-        sizes = {k: torch.arange(3.0) if k.startswith("log_alpha") else v for k, v in adaptation.init(self.PARAMS).items()}
+        sizes = {
+            k: torch.arange(3.0) if k.startswith("log_alpha") else v for k, v in adaptation.init(self.PARAMS).items()
+        }
         assert [float(adaptation.at(sizes, k).log_alpha["w"]) for k in (0, 1, 2, 3, 9)] == [0, 1, 2, 2, 2]
 
     def test_collecting_puts_each_steps_derivative_in_its_place_and_sums_c(self):

@@ -118,7 +118,9 @@ def test_torchs_layer_norm_is_exact_in_the_kernels_and_wrong_when_differentiated
 @pytest.mark.parametrize("mode", ["auto", "vectorized"])
 def test_a_wrong_derivative_is_refused_and_the_layer_named(mode, verify):
     engine, meta, supports, query = engine_of(mistaken, mode=mode, verify=verify)
-    message = r"^engine: the vectorised meta-gradient of '.*(body|norm|head).* layer '(body|norm|head)', or .* engine='loop'"
+    message = (
+        r"^engine: the vectorised meta-gradient of '.*(body|norm|head).* layer '(body|norm|head)', or .* engine='loop'"
+    )
     with pytest.raises(VerificationError, match=message) as error:
         engine.prepare(meta, supports, query, "exact")
     assert "\n" not in str(error.value)

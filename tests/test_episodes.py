@@ -57,7 +57,9 @@ class TestRanks:
                 here = ranks.segment == t
                 mine, theirs = ranks.row[here & is_support], ranks.row[here & is_query]
                 assert not groups(ts, mine) & groups(ts, theirs)
-                if k <= ranks.limit[t] or support == "random" or ts.blocks is None:  # else more than one block is kept back
+                if (
+                    k <= ranks.limit[t] or support == "random" or ts.blocks is None
+                ):  # else more than one block is kept back
                     assert (len(theirs) > 0) == (k <= ranks.limit[t])  # the limit is the last that leaves a query row
                 if not per_class and support == "random":
                     assert len(mine) == min(k, ts.sizes[chosen[t]])
@@ -100,8 +102,13 @@ class TestRanks:
                     assert max(starts[b] for b in early) <= min(starts[b] for b in late)
 
     def test_first_with_blocks_draws_a_random_row_of_the_block(self):
-        ts = TaskSet.from_arrays(np.arange(20)[:, None], np.zeros(20), [0] * 20, blocks=np.repeat([0, 1], 10), time=np.arange(20))
-        drawn = {int(r.row[r.rank == 0][0]) for r in (rank_rows(ts, [0], np.random.default_rng(s), support="first") for s in range(60))}
+        ts = TaskSet.from_arrays(
+            np.arange(20)[:, None], np.zeros(20), [0] * 20, blocks=np.repeat([0, 1], 10), time=np.arange(20)
+        )
+        drawn = {
+            int(r.row[r.rank == 0][0])
+            for r in (rank_rows(ts, [0], np.random.default_rng(s), support="first") for s in range(60))
+        }
         assert len(drawn) > 5 and max(drawn) < 10
 
     @COMMON
@@ -160,7 +167,9 @@ class TestSampler:
         counts = np.zeros(ts.n_tasks, dtype=int)
         for t in range(n):
             mine, theirs = members(support, t), members(query, t)
-            assert len(theirs) >= 1 and (queries is None or len(theirs) <= queries)
+            # With classes and blocks a draw may leave no query row; such an episode judges nothing.
+            assert len(theirs) >= 1 or (kind == "shots_per_class" and ts.blocks is not None)
+            assert len(mine) >= 1 and (queries is None or len(theirs) <= queries)
             assert len(set(mine)) == len(mine) and len(set(theirs)) == len(theirs)
             assert not groups(ts, mine) & groups(ts, theirs)
             (task,) = {int(owner[i]) for i in mine + theirs}
@@ -193,7 +202,9 @@ class TestSampler:
             EpisodeSampler(ts, shots=4)
 
     def test_one_block_per_task_is_too_small(self):
-        ts = TaskSet.from_arrays(np.arange(4)[:, None], np.zeros(4), [0, 0, 1, 1], blocks=[0, 0, 0, 0], time=[0, 1, 2, 3])
+        ts = TaskSet.from_arrays(
+            np.arange(4)[:, None], np.zeros(4), [0, 0, 1, 1], blocks=[0, 0, 0, 0], time=[0, 1, 2, 3]
+        )
         for support in ("random", "first"):
             with pytest.raises(InvalidDataError, match="in blocks that stay together"):
                 EpisodeSampler(ts, shots=1, support=support)

@@ -22,7 +22,9 @@ def test_groups():
     assert list(f.moving) == ["2.weight", "2.bias"]
     assert list(f.shared) == ["0.bias", "1.weight", "1.bias"]
     assert {"0.weight", "1.running_mean", "1.episode_mean", "1.episode_var"} <= set(f.constant)
-    assert f.uses_batch_statistics and not FunctionalModule(nn.Linear(2, 1), squared_error, "all", 1).uses_batch_statistics
+    assert (
+        f.uses_batch_statistics and not FunctionalModule(nn.Linear(2, 1), squared_error, "all", 1).uses_batch_statistics
+    )
 
 
 def test_the_users_module_is_neither_shared_nor_changed():
@@ -63,7 +65,9 @@ class Wrong(nn.Module):
 )
 def test_an_output_of_the_wrong_shape(answer, got):
     f = FunctionalModule(Wrong(answer), squared_error, "all", 1)
-    with pytest.raises(InvalidParameterError, match=rf"^module: returned {got}.* for 4 rows; expected \(4, 1\)") as error:
+    with pytest.raises(
+        InvalidParameterError, match=rf"^module: returned {got}.* for 4 rows; expected \(4, 1\)"
+    ) as error:
         f.output(f.moving, {}, {}, torch.ones(4, 2))
     assert "\n" not in str(error.value)
 
@@ -87,7 +91,9 @@ def test_support_and_query_loss():
     assert f.support_statistics(f.moving, {}, {}, rows) == {}
 
 
-@pytest.mark.parametrize(("layer", "random"), [(nn.Dropout(0.5), True), (nn.Identity(), False), (nn.Dropout(0.0), False)])
+@pytest.mark.parametrize(
+    ("layer", "random"), [(nn.Dropout(0.5), True), (nn.Identity(), False), (nn.Dropout(0.0), False)]
+)
 def test_randomness_is_detected_without_drawing(layer, random):
     f = FunctionalModule(nn.Sequential(nn.Linear(2, 4), layer, nn.Linear(4, 1)), squared_error, "all", 1)
     state = torch.get_rng_state()

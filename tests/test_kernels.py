@@ -39,7 +39,9 @@ def call(kernels, name, *arguments):
     for _ in range(times):
         answer = getattr(kernels, name)(*arguments)
     if times > 1:
-        traced = [key for key, value in kernels_module._TRACES[kernels.functional].items() if not isinstance(value, int)]
+        traced = [
+            key for key, value in kernels_module._TRACES[kernels.functional].items() if not isinstance(value, int)
+        ]
         assert name in {key[0] for key in traced}
     return answer
 
@@ -78,7 +80,12 @@ def test_gradients_and_curvature_are_those_of_autograd(network, kind):
 
 
 def test_a_row_of_weight_zero_never_reaches_the_network_of_the_loop():
-    rows = Rows(torch.arange(6.0).reshape(1, 3, 2), torch.zeros(1, 3, 1), torch.tensor([[1.0, 0.0, 2.0]]), {"e": torch.arange(3)[None]})
+    rows = Rows(
+        torch.arange(6.0).reshape(1, 3, 2),
+        torch.zeros(1, 3, 1),
+        torch.tensor([[1.0, 0.0, 2.0]]),
+        {"e": torch.arange(3)[None]},
+    )
     kept = per_task_rows(rows, 0)
     assert kept.x.tolist() == [[0, 1], [4, 5]] and kept.weight.tolist() == [1, 2] and kept.extra["e"].tolist() == [0, 2]
 
@@ -103,7 +110,7 @@ def test_what_the_loss_does_not_depend_on_has_gradient_zero():
 
 
 def test_a_trace_is_taken_once_the_shapes_recur_and_answers_for_other_values():
-    _, functional, meta, _, support, _, moving, _ = setting("plain")
+    _, functional, _meta, _, support, _, moving, _ = setting("plain")
     kernels, plain = VectorizedKernels(functional), VectorizedKernels(functional, trace=False)
     for _ in range(kernels_module.TRACE_AFTER):
         kernels.gradient(moving, {}, support)
@@ -121,7 +128,7 @@ def test_a_trace_is_taken_once_the_shapes_recur_and_answers_for_other_values():
 
 
 def test_a_trace_tells_the_same_tensor_passed_twice_apart():
-    _, functional, meta, _, support, _, moving, _ = setting("plain")
+    _, functional, _meta, _, support, _, moving, _ = setting("plain")
     kernels, plain = VectorizedKernels(functional), VectorizedKernels(functional, trace=False)
     for _ in range(kernels_module.TRACE_AFTER + 2):
         kernels.curvature(moving, {}, support, moving)  # direction and parameters are one object while tracing
@@ -145,7 +152,7 @@ def test_the_number_of_traces_is_bounded(monkeypatch):
 
 
 def test_traces_die_with_their_network():
-    _, functional, meta, _, support, _, moving, _ = setting("plain")
+    _, functional, _meta, _, support, _, moving, _ = setting("plain")
     kernels = VectorizedKernels(functional)
     for _ in range(kernels_module.TRACE_AFTER + 2):
         kernels.gradient(moving, {}, support)

@@ -62,7 +62,9 @@ def test_cross_entropy():
     torch.testing.assert_close(cross_entropy(LOGITS, CODES), F.cross_entropy(LOGITS, CODES, reduction="none"))
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(torch.autograd.grad(loss, out), torch.autograd.grad(expected, out))
-    torch.testing.assert_close(cross_entropy(LOGITS * 1e4, CODES), F.cross_entropy(LOGITS * 1e4, CODES, reduction="none"))
+    torch.testing.assert_close(
+        cross_entropy(LOGITS * 1e4, CODES), F.cross_entropy(LOGITS * 1e4, CODES, reduction="none")
+    )
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e3])

@@ -50,7 +50,9 @@ def compute(kind, functional, adaptation, meta, supports, query, **options):
     return found
 
 
-def check(network, adaptation, kind, *, loss="squared", same=True, weighted=False, order="exact", dtype=F64, tolerance=1e-10):
+def check(
+    network, adaptation, kind, *, loss="squared", same=True, weighted=False, order="exact", dtype=F64, tolerance=1e-10
+):
     row_loss, literal = ROW_LOSSES[loss]
     n_out = 3 if loss == "nll" else 1
     module = make(network, n_out, dtype=dtype)
@@ -147,7 +149,9 @@ def mean_loss(kernels, adaptation, flat, supports, query):
 
 @pytest.mark.parametrize("network", ["plain", "layer_norm", "batch_norm"])
 def test_finite_differences(network):
-    functional, adaptation, meta, _, supports, query = setting(network, Adaptation(2, 0.1, adapted=["0.*", "3.bias", "2.*"]))
+    functional, adaptation, meta, _, supports, query = setting(
+        network, Adaptation(2, 0.1, adapted=["0.*", "3.bias", "2.*"])
+    )
     kernels = VectorizedKernels(functional, trace=False)
     gradient = meta_gradient(kernels, adaptation, meta, supports, query).gradient.flat()
     flat = meta.flat()
@@ -270,7 +274,9 @@ def test_padded_tasks_change_nothing(network, order, kind):
     base = meta_gradient(kernels, adaptation, meta, supports, query, order=order)
 
     def with_empty(rows):
-        return Rows(*(torch.cat([t, torch.full_like(t[:2], v)]) for t, v in zip(rows[:3], (3.0, 4.0, 0.0), strict=True)))
+        return Rows(
+            *(torch.cat([t, torch.full_like(t[:2], v)]) for t, v in zip(rows[:3], (3.0, 4.0, 0.0), strict=True))
+        )
 
     found = meta_gradient(kernels, adaptation, meta, [with_empty(s) for s in supports], with_empty(query), order=order)
     assert same(found, base)
@@ -279,13 +285,15 @@ def test_padded_tasks_change_nothing(network, order, kind):
 
 
 def test_a_task_without_query_rows_does_not_enter_the_mean():
-    functional, adaptation, meta, tasks, supports, query = setting()
+    functional, adaptation, meta, _tasks, supports, query = setting()
     weight = query.weight.clone()
     weight[1] = 0
     kept = torch.tensor([0, 2])
     kernels = VectorizedKernels(functional, trace=False)
     found = meta_gradient(kernels, adaptation, meta, supports, query._replace(weight=weight))
-    expected = meta_gradient(kernels, adaptation, meta, [take_tasks(s, kept) for s in supports], take_tasks(query, kept))
+    expected = meta_gradient(
+        kernels, adaptation, meta, [take_tasks(s, kept) for s in supports], take_tasks(query, kept)
+    )
     assert same(found, expected)
 
 
@@ -335,7 +343,9 @@ def test_random_draws_of_a_step_are_those_of_its_pull_back_and_chunks_keep_them(
     for kernels in (LoopKernels(functional), VectorizedKernels(functional, random=True)):
         found = meta_gradient(kernels, adaptation, meta, supports, query, seed=4)
         flat, gradient = meta.flat(), found.gradient.flat()
-        along = {k: torch.randn(v.shape, generator=torch.Generator().manual_seed(0), dtype=F64) for k, v in flat.items()}
+        along = {
+            k: torch.randn(v.shape, generator=torch.Generator().manual_seed(0), dtype=F64) for k, v in flat.items()
+        }
         h, losses = 1e-6, []
         for s in (h, -h):
             shifted = MetaParameters.from_flat({k: v + s * along[k] for k, v in flat.items()})
@@ -349,7 +359,7 @@ def test_random_draws_of_a_step_are_those_of_its_pull_back_and_chunks_keep_them(
 
 
 def test_the_inner_loop_reports_its_path_and_losses():
-    functional, adaptation, meta, tasks, supports, query = setting()
+    functional, adaptation, meta, _tasks, supports, _query = setting()
     path, losses = inner_loop(LoopKernels(functional), adaptation, meta, supports)
     assert len(path) == 3 and len(losses) == 2
     torch.testing.assert_close(path[0]["0.weight"], expand(meta.moving, 3)["0.weight"])

@@ -125,4 +125,4 @@ class TestBuild:
             build_module(nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 1)), 4, 1)
 
     def test_the_builders_have_their_names(self):
-        assert BUILDERS == {"mlp": mlp, "linear": linear, "conv4": conv4}
+        assert {"mlp": mlp, "linear": linear, "conv4": conv4} == BUILDERS

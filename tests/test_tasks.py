@@ -182,7 +182,9 @@ class TestFromFrame:
     def test_an_unknown_column(self, role):
         roles = {"target": "effect", "tasks": "patient", "features": ["dose"]}
         roles[role] = ["nope"] if role == "features" else "nope"
-        with pytest.raises(InvalidDataError, match=f"^{role}: no column 'nope'; the columns are: patient, visit") as error:
+        with pytest.raises(
+            InvalidDataError, match=f"^{role}: no column 'nope'; the columns are: patient, visit"
+        ) as error:
             TaskSet.from_frame(self.frame, **roles)
         assert one_line(error)
 
@@ -197,9 +199,7 @@ class TestFromFrame:
 
 
 class TestSelectAndRows:
-    ts = TaskSet.from_arrays(
-        X, Y, TASKS, blocks=[0, 1, 2, 3, 4], time=[9, 8, 7, 6, 5], sample_weight=[1, 2, 3, 4, 5]
-    )
+    ts = TaskSet.from_arrays(X, Y, TASKS, blocks=[0, 1, 2, 3, 4], time=[9, 8, 7, 6, 5], sample_weight=[1, 2, 3, 4, 5])
 
     def test_select_keeps_the_given_order_and_every_column(self):
         part = self.ts.select([2, 0])

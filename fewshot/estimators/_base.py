@@ -69,6 +69,8 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
     # Requested by default, so that with metadata routing on, pipelines and cross-validation pass them without ceremony.
     __metadata_request__fit = {"tasks": True, "blocks": True, "time": True, "sample_weight": True}
     __metadata_request__predict = {"tasks": True}
+    __metadata_request__predict_proba = {"tasks": True}
+    __metadata_request__decision_function = {"tasks": True}
     __metadata_request__score = {"tasks": True, "sample_weight": True}
 
     # Checks of sklearn.utils.estimator_checks that cannot pass, and why.
@@ -176,8 +178,7 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         dtype = self._dtype()
         again = bool(self.warm_start) and hasattr(self, "_parameters")
         rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
-        for attribute in ("_adapted",):
-            self.__dict__.pop(attribute, None)
+        self.__dict__.pop("_adapted", None)
         if is_sampler(X):
             if y is not None or tasks is not None:
                 raise InvalidDataError("X: got a task sampler, so y and tasks must be None; it draws its own.")
@@ -208,9 +209,7 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
                 threads_for(n_parameters, n_rows_at_once),
                 report_rounds(self, n_rounds, X, y, fitted) as on_round,
             ):
-                meta_train(
-                    engine, sampler, settings, state, validation=validation, on_round=on_round, device=device
-                )
+                meta_train(engine, sampler, settings, state, validation=validation, on_round=on_round, device=device)
         except KeyboardInterrupt:
             self._finish(fitted(), sampler, state)
             logger.warning(
@@ -344,6 +343,7 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
             seed=seed,
         ).to(dtype)
         self._functional = FunctionalModule(self._template, self._row_loss(), adaptation.adapted, self._n_outputs())
+
     def _starting_state(self, adaptation: Adaptation, rng: np.random.Generator, again: bool) -> TrainingState:
         if not again:
             moving = self._functional.moving

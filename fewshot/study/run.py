@@ -28,6 +28,7 @@ from ..errors import InvalidDataError, InvalidParameterError
 from ..estimators import MAMLClassifier, MAMLRegressor
 from ..model_selection import evaluate_few_shot, summarize
 from ..pipeline import make_meta_pipeline
+from ..training.loop import ROUNDS
 from .data import StudyData
 from .verdict import META, compare, verdict
 
@@ -133,7 +134,7 @@ class StudyResult:
         ]
 
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[str, float, float], None]
 
 
 def run_study(data: StudyData, settings: StudySettings, progress: Progress | None = None) -> StudyResult:
@@ -146,7 +147,7 @@ def run_study(data: StudyData, settings: StudySettings, progress: Progress | Non
     settings : StudySettings
         How it is done.
     progress : callable, default=None
-        Called as ``progress(what, done, total)`` before each step and once after the last.
+        Called as ``progress(what, done, total)`` at each step, and in between while meta-training; `done` grows to `total`.
 
     Returns
     -------
@@ -166,45 +167,22 @@ def run_study(data: StudyData, settings: StudySettings, progress: Progress | Non
 def _run(data: StudyData, settings: StudySettings, progress: Progress | None) -> StudyResult:
     started = perf_counter()
     settings.check(data.n_tasks)
-    protocols = ["random"] if data.time is None else ["random", "first"]
     splits = list(split_tasks(np.unique(data.tasks), settings))
-    methods = _methods(data.kind, settings, splits[0][1])
-    total = len(splits) * (len(methods) * (1 + len(protocols)) + META_STEPS - 1)
-    done = 0
-
-    def step(what: str, size: int = 1) -> None:
-        nonlocal done
-        if progress is not None:
-            progress(what, done, total)
-        done += size
-
+    protocols = ["random"] if data.time is None else ["random", "first"]
+    n_methods = len(_methods(data.kind, settings, splits[0][1]))
+    steps = _Steps(progress, len(splits) * (n_methods * (1 + len(protocols)) + META_STEPS - 1))
     notes: dict[str, None] = {}
-    parts = []
-    for fold, (train, validation, test) in enumerate(splits):
-        rows = {
-            name: _rows_of(data, labels)
-            for name, labels in (("train", train), ("validation", validation), ("test", test))
-        }
-        if data.kind == "classification":
-            rows = _known_classes(data, rows, notes)
-        prepare = FrozenEstimator(preparation(data).fit(data.X.iloc[rows["train"]]))
-        for name, method in _methods(data.kind, settings, validation).items():
-            is_meta = name == META
-            fold_name = f", fold {fold + 1}" if len(splits) > 1 else ""
-            step(f"{'meta-training' if is_meta else f'fitting {name}'}{fold_name}", META_STEPS if is_meta else 1)
-            seen = np.concatenate([rows["train"], rows["validation"]]) if is_meta else rows["train"]
-            with _collecting(notes, name):
-                model = make_meta_pipeline(prepare, method).fit_meta(**_columns(data, np.sort(seen)))
-            for protocol in protocols:
-                step(f"judging {name}{fold_name}")
-                for part in ("validation", "test"):
-                    scores = _judge(model, data, rows[part], protocol, settings, required=part == "test")
-                    parts.append(scores.assign(protocol=protocol, fold=fold, part=part, method=name))
-    if progress is not None:
-        progress("done", total, total)
-    scores = pd.concat([p for p in parts if len(p)], ignore_index=True)
-    scores = scores[["protocol", "fold", "part", "method", "task", "shots", "draw", "error"]]
+    folds = [
+        _run_fold(data, settings, split, protocols, notes, steps, f", fold {i + 1}" if len(splits) > 1 else "").assign(
+            fold=i
+        )
+        for i, split in enumerate(splits)
+    ]
+    steps.start("done", 0)
+    columns = ["protocol", "fold", "part", "method", "task", "shots", "draw", "error"]
+    scores = pd.concat(folds, ignore_index=True)[columns]
     comparison = compare(scores)
+    train, validation, test = splits[0]
     return StudyResult(
         data=data,
         settings=settings,
@@ -212,10 +190,82 @@ def _run(data: StudyData, settings: StudySettings, progress: Progress | None) ->
         summary=_summary(scores),
         comparison=comparison,
         verdict=verdict(comparison, data.error_name_and_unit, data.task_noun, data.row_noun),
-        sizes=(len(splits[0][0]), len(splits[0][1]), len(splits[0][2])),
+        sizes=(len(train), len(validation), len(test)),
         notes=[*_about(data, settings, scores), *notes],
         seconds=perf_counter() - started,
     )
+
+
+def _run_fold(
+    data: StudyData,
+    settings: StudySettings,
+    split: tuple[Labels, Labels, Labels],
+    protocols: list[str],
+    notes: dict[str, None],
+    steps: _Steps,
+    suffix: str,
+) -> pd.DataFrame:
+    rows = dict(zip(("train", "validation", "test"), (_rows_of(data, labels) for labels in split), strict=True))
+    if data.kind == "classification":
+        rows = _known_classes(data, rows, notes)
+    prepare = FrozenEstimator(preparation(data).fit(data.X.iloc[rows["train"]]))
+    found = []
+    for name, method in _methods(data.kind, settings, np.unique(data.tasks[rows["validation"]])).items():
+        seen = rows["train"]
+        if name == META:
+            seen = np.sort(np.concatenate([seen, rows["validation"]]))
+            steps.start(f"meta-training{suffix}", META_STEPS)
+            method.set_callbacks(_Rounds(steps))
+        else:
+            steps.start(f"fitting {name}{suffix}")
+        with _collecting(notes, name):
+            model = make_meta_pipeline(prepare, method).fit_meta(**_columns(data, seen))
+        for protocol in protocols:
+            steps.start(f"judging {name}{suffix}")
+            for part in ("validation", "test"):
+                scores = _judge(model, data, rows[part], protocol, settings, required=part == "test")
+                if len(scores):
+                    found.append(scores.assign(protocol=protocol, part=part, method=name))
+    return pd.concat(found, ignore_index=True)
+
+
+class _Steps:
+    """Where a study is, in steps of different size."""
+
+    def __init__(self, report: Progress | None, total: float) -> None:
+        self.report, self.total = report, total
+        self.what, self.before, self.size = "", 0.0, 0.0
+
+    def start(self, what: str, size: float = 1.0) -> None:
+        """End the last step and begin the next one."""
+        self.what, self.before, self.size = what, self.before + self.size, size
+        self.reached(0.0)
+
+    def reached(self, share: float) -> None:
+        """Tell how much of the step is done."""
+        if self.report is not None:
+            self.report(self.what, self.before + share * self.size, self.total)
+
+
+class _Rounds:
+    """Callback of scikit-learn's protocol that counts the rounds of meta-training."""
+
+    def __init__(self, steps: _Steps) -> None:
+        self.steps, self.n = steps, 0
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        """Do nothing: part of the protocol."""
+
+    def teardown(self, estimator: Any, context: Any) -> None:
+        """Do nothing: part of the protocol."""
+
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
+        """Do nothing: part of the protocol."""
+
+    def on_fit_task_end(self, estimator: Any, context: Any) -> None:
+        """Count."""
+        self.n += 1
+        self.steps.reached(min(1.0, self.n / ROUNDS))
 
 
 def split_tasks(labels: Labels, settings: StudySettings) -> Iterator[tuple[Labels, Labels, Labels]]:
@@ -255,7 +305,7 @@ def preparation(data: StudyData) -> ColumnTransformer:
 
 def _methods(kind: str, settings: StudySettings, validation: Labels) -> dict[str, Any]:
     meta = MAMLRegressor if kind == "regression" else MAMLClassifier
-    model = meta(max_iter=settings.max_iter, validation_tasks=validation.tolist(), random_state=settings.seed)
+    model = meta(max_iter=settings.max_iter, validation_tasks=validation.tolist() or None, random_state=settings.seed)
     return {META: model, **default_baselines(kind, random_state=settings.seed)}
 
 

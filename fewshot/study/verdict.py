@@ -104,7 +104,7 @@ def verdict(comparison: pd.DataFrame, error_name: str, task_noun: str = "task", 
     Meta-learning did not pay here: with 5 random visits, mixed slopes is better than MAML by 0.030 [0.010, 0.050]
     (error of dose (mg), 48 patients, 95 % interval).
     """
-    judged = comparison[np.isfinite(comparison["low"])]
+    judged = comparison[np.isfinite(comparison["low"].astype(float))]
     if judged.empty:
         most = int(comparison["n_tasks"].max()) if len(comparison) else 0
         return (

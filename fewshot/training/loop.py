@@ -6,6 +6,7 @@ depends on is in :class:`TrainingState`, so that an interrupted training goes on
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -20,7 +21,7 @@ from torch import Tensor
 from ..engine import Engine
 from ..errors import DivergenceError, InvalidParameterError
 from ..metagradient import MetaParameters
-from ..tasks import TaskSampler
+from ..tasks import Rows, TaskSampler
 from .calibration import calibrated
 from .validation import Validation
 
@@ -88,7 +89,7 @@ class TrainingSettings:
             value = getattr(self, name)
             if value not in allowed:
                 raise InvalidParameterError(f"{name}: got {value!r}; expected one of {', '.join(map(repr, allowed))}.")
-        if self.optimizer not in OPTIMIZERS and not callable(self.optimizer):
+        if not callable(self.optimizer) and not (isinstance(self.optimizer, str) and self.optimizer in OPTIMIZERS):
             raise InvalidParameterError(
                 f"optimizer: got {self.optimizer!r}; expected one of {', '.join(map(repr, OPTIMIZERS))}, or a callable "
                 "(parameters, lr=...) -> torch.optim.Optimizer."
@@ -123,6 +124,7 @@ class TrainingState:
     rounds_since_best: int = 0
     skipped: int = 0
     finished: bool = False
+    round_losses: list[float] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
 
     def result(self) -> MetaParameters:
@@ -168,76 +170,137 @@ def meta_train(
     DivergenceError
         If the meta-gradient is not finite too many times in a row.
     """
-    leaves = {k: v.detach().to(device).clone().requires_grad_() for k, v in state.parameters.flat().items()}
-    optimizer = _optimizer(settings, leaves, state)
-    base_rates = [settings.outer_lr, settings.outer_lr * settings.step_size_lr]
-    state.parameters = MetaParameters.from_flat({k: v.detach() for k, v in leaves.items()})
-    steps = max(1, engine.adaptation.inner_steps)
-    per_round = max(1, settings.max_iter // ROUNDS)
-    tensors = list(leaves.values())
-    seen: list[float] = []
-    began = time.perf_counter()
-    in_a_row, prepared = 0, False
-    while state.iteration < settings.max_iter and not state.finished:
-        episode_state = state.rng.bit_generator.state
-        try:
-            support, query = sampler.sample(settings.tasks_per_batch, state.rng)
-            supports = [_to(support, device)] * steps
-            query = _to(query, device)
-            seed = int(state.rng.integers(2**31))
-            if not prepared:
-                engine.prepare(state.parameters, supports, query, settings.order)
-                prepared = True
-                if state.iteration == 0 and not state.warm:
-                    with torch.no_grad():
-                        for name, value in calibrated(engine, state.parameters, supports).sizes.items():
-                            leaves[f"{STEP_SIZE_GROUP}{name}"].copy_(value)
-                if validation is not None and state.iteration == 0:
-                    _judge(engine, validation, state)  # training must beat its own starting point
-            found = engine.gradient(state.parameters, supports, query, settings.order, seed)
-        except KeyboardInterrupt:
-            state.rng.bit_generator.state = episode_state  # the unfinished meta-step is drawn again
-            state.optimizer = optimizer.state_dict()
-            raise
-        for name, value in found.gradient.flat().items():
-            leaves[name].grad = value
-        bound = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(tensors, bound))
-        if math.isfinite(norm):
-            in_a_row = 0
-            factor = settings.rate(state.iteration)
-            for group, base in zip(optimizer.param_groups, base_rates, strict=False):
-                group["lr"] = base * factor
-            optimizer.step()
-            seen.append(float(found.loss.mean()))
-        else:
-            state.skipped += 1
-            in_a_row += 1
-            if in_a_row >= MOST_SKIPPED_IN_A_ROW:
-                raise DivergenceError(
-                    f"inner_lr, outer_lr: the meta-gradient was not finite in {in_a_row} meta-steps in a row (at step "
-                    f"{state.iteration}); lower inner_lr (or inner_steps), or outer_lr, or standardise the features."
-                )
-        state.iteration += 1
-        if state.iteration % per_round == 0 or state.iteration == settings.max_iter:
-            row = {
-                "iteration": state.iteration,
-                "loss": float(np.mean(seen)) if seen else math.nan,
-                "validation_loss": _judge(engine, validation, state) if validation is not None else math.nan,
-                "skipped": state.skipped,
-                "seconds": time.perf_counter() - began,
-            }
-            state.history.append(row)
-            logger.debug("meta-step %d of %d: %s", state.iteration, settings.max_iter, row)
-            seen = []
-            stop = on_round(state, len(state.history) - 1) if on_round is not None else False
-            tired = settings.patience is not None and state.rounds_since_best >= settings.patience
-            state.finished = stop or (validation is not None and tired)
-    state.finished = True
-    state.optimizer = None
+    run = _Run(engine, sampler, settings, state, validation, device)
+    try:
+        run.prepare()
+        while not state.finished:
+            if run.round_is_due():
+                run.end_round()
+                stop = on_round(state, len(state.history) - 1) if on_round is not None else False
+                state.finished = stop or run.is_tired() or state.iteration >= settings.max_iter
+            else:
+                run.meta_step()
+    except KeyboardInterrupt:
+        run.save()
+        raise
+    state.finished, state.optimizer = True, None
     if state.skipped:
         logger.warning("skipped %d of %d meta-steps whose gradient was not finite", state.skipped, state.iteration)
     return state
+
+
+class _Run:
+    """One call of :func:`meta_train`: the state, and what is rebuilt from it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        sampler: TaskSampler,
+        settings: TrainingSettings,
+        state: TrainingState,
+        validation: Validation | None,
+        device: torch.device | str,
+    ) -> None:
+        self.engine, self.sampler, self.settings, self.state = engine, sampler, settings, state
+        self.validation, self.device = validation, device
+        self.leaves = {k: v.detach().to(device).clone().requires_grad_() for k, v in state.parameters.flat().items()}
+        state.parameters = MetaParameters.from_flat({k: v.detach() for k, v in self.leaves.items()})
+        self.optimizer = _optimizer(settings, self.leaves, state)
+        self.before_step: Any = None  # random state to go back to if a meta-step is interrupted
+        self.first: tuple[list[Rows], Rows] | None = None  # episodes drawn ahead of the first meta-step
+        self.began, self.in_a_row = time.perf_counter(), 0
+
+    def episodes(self) -> tuple[list[Rows], Rows]:
+        support, query = self.sampler.sample(self.settings.tasks_per_batch, self.state.rng)
+        return [_to(support, self.device)] * max(1, self.engine.adaptation.inner_steps), _to(query, self.device)
+
+    def prepare(self) -> None:
+        """Choose kernels and first step sizes on the batch that the first meta-step will see."""
+        state = self.state
+        self.before_step = state.rng.bit_generator.state
+        supports, query = self.first = self.episodes()
+        self.engine.prepare(state.parameters, supports, query, self.settings.order)
+        if state.iteration > 0:
+            return
+        if not state.warm:
+            for name, value in calibrated(self.engine, state.parameters, supports).sizes.items():
+                self.leaves[f"{STEP_SIZE_GROUP}{name}"].detach().copy_(value)
+        if self.validation is not None:
+            _judge(self.engine, self.validation, state)  # training must beat its own starting point
+
+    def meta_step(self) -> None:
+        state, settings = self.state, self.settings
+        if self.first is None:
+            self.before_step = state.rng.bit_generator.state
+        supports, query = self.first or self.episodes()
+        self.first = None
+        seed = int(state.rng.integers(2**31))
+        found = self.engine.gradient(state.parameters, supports, query, settings.order, seed)
+        for name, value in found.gradient.flat().items():
+            self.leaves[name].grad = value
+        bound = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
+        norm = float(torch.nn.utils.clip_grad_norm_(list(self.leaves.values()), bound))
+        if math.isfinite(norm):
+            self.in_a_row = 0
+            factor = settings.rate(state.iteration)
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["full_rate"] * factor
+            state.round_losses.append(float(found.loss.mean()))
+            self.update()
+        else:
+            state.skipped += 1
+            self.in_a_row += 1
+            if self.in_a_row >= MOST_SKIPPED_IN_A_ROW:
+                raise DivergenceError(
+                    f"inner_lr, outer_lr: the meta-gradient was not finite in {self.in_a_row} meta-steps in a row (at step "
+                    f"{state.iteration}); lower inner_lr (or inner_steps), or outer_lr, or standardise the features."
+                )
+        self.count_step()
+
+    def update(self) -> None:
+        """Step the optimiser; an interruption finds the step either done and counted, or not done."""
+        first = next(iter(self.leaves.values()))
+        before = first.detach().clone()  # the fused kernel does not raise the version counter
+        try:
+            self.optimizer.step()
+        except KeyboardInterrupt:
+            if not torch.equal(first, before):
+                self.count_step()
+            else:
+                self.state.round_losses.pop()
+            raise
+
+    def count_step(self) -> None:
+        self.state.iteration += 1
+        self.before_step = None
+
+    def round_is_due(self) -> bool:
+        state, per_round = self.state, max(1, self.settings.max_iter // ROUNDS)
+        at_end = state.iteration % per_round == 0 or state.iteration >= self.settings.max_iter
+        done = state.history[-1]["iteration"] if state.history else 0
+        return at_end and state.iteration > done
+
+    def end_round(self) -> None:
+        state = self.state
+        row = {
+            "iteration": state.iteration,
+            "loss": float(np.mean(state.round_losses)) if state.round_losses else math.nan,
+            "validation_loss": math.nan if self.validation is None else _judge(self.engine, self.validation, state),
+            "skipped": state.skipped,
+            "seconds": time.perf_counter() - self.began,
+        }
+        state.history.append(row)
+        state.round_losses = []
+        logger.debug("meta-step %d of %d: %s", state.iteration, self.settings.max_iter, row)
+
+    def is_tired(self) -> bool:
+        patience = self.settings.patience
+        return self.validation is not None and patience is not None and self.state.rounds_since_best >= patience
+
+    def save(self) -> None:
+        if self.before_step is not None:
+            self.state.rng.bit_generator.state = self.before_step  # the unfinished meta-step is drawn again
+        self.state.optimizer = copy.deepcopy(self.optimizer.state_dict())
 
 
 def _judge(engine: Engine, validation: Validation, state: TrainingState) -> float:
@@ -253,23 +316,24 @@ def _judge(engine: Engine, validation: Validation, state: TrainingState) -> floa
 def _optimizer(settings: TrainingSettings, leaves: dict[str, Tensor], state: TrainingState) -> torch.optim.Optimizer:
     weights = [v for k, v in leaves.items() if not k.startswith(STEP_SIZE_GROUP)]
     sizes = [v for k, v in leaves.items() if k.startswith(STEP_SIZE_GROUP)]
-    groups = [{"params": g} for g in (weights, sizes) if g]
+    rates = settings.outer_lr, settings.outer_lr * settings.step_size_lr
+    groups = [{"params": g, "full_rate": r} for g, r in zip((weights, sizes), rates, strict=True) if g]
     make = (
         OPTIMIZERS.get(settings.optimizer, settings.optimizer)
         if isinstance(settings.optimizer, str)
         else settings.optimizer
     )
     # One kernel for all tensors: with small networks the optimiser's launches would otherwise cost as much as its work.
-    options = {"fused": True} if settings.optimizer in OPTIMIZERS else {}
+    options = {"fused": True} if isinstance(settings.optimizer, str) else {}
     optimizer = make(groups, lr=settings.outer_lr, **options)
     if state.optimizer is not None:
         optimizer.load_state_dict(state.optimizer)
     return optimizer
 
 
-def _to(rows: Any, device: torch.device | str) -> Any:
+def _to(rows: Rows, device: torch.device | str) -> Rows:
     if torch.device(device).type == "cpu":
         return rows
-    return type(rows)(
+    return Rows(
         rows.x.to(device), rows.y.to(device), rows.weight.to(device), {k: v.to(device) for k, v in rows.extra.items()}
     )

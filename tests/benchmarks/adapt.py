@@ -1,6 +1,6 @@
 """Adapting to 10,000 tasks in one call: 16 rows x 30 features each, network 30-64-64-2, five steps, one core.
 
-    python tests/benchmarks/adapt.py
+python tests/benchmarks/adapt.py
 """
 
 import statistics

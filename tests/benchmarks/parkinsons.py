@@ -63,7 +63,9 @@ def main() -> None:
     for method, part in table.groupby("method", sort=False):
         cells = " | ".join(f"{r['mean']:.2f} [{r.low:.2f}, {r.high:.2f}]" for _, r in part.iterrows())
         print(f"{method:45s} {cells}")
-    print(f"worst patient of MAML: {(-scores.value).groupby([scores.method, scores.shots, scores.task]).mean().max():.2f}")
+    print(
+        f"worst patient of MAML: {(-scores.value).groupby([scores.method, scores.shots, scores.task]).mean().max():.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -72,8 +72,11 @@ def test_many_tasks_in_one_call_equal_one_by_one(lines):
     predicted = together.predict(X[shuffled], tasks=tasks[shuffled])
     for label in np.unique(tasks):
         alone = model.adapt(X[tasks == label], y[tasks == label])
-        assert np.allclose(alone.predict(X[tasks == label]), predicted[tasks[shuffled] == label][np.argsort(
-            shuffled[tasks[shuffled] == label])], atol=1e-5)
+        assert np.allclose(
+            alone.predict(X[tasks == label]),
+            predicted[tasks[shuffled] == label][np.argsort(shuffled[tasks[shuffled] == label])],
+            atol=1e-5,
+        )
     with pytest.raises(UnknownTaskError, match=r"^tasks: .*'new'"):
         together.predict(X[:1], tasks=["new"])
     with pytest.raises(UnknownTaskError, match=r"^tasks: .*pass tasks="):
@@ -178,7 +181,13 @@ class TestWithScikitLearn:
             model = (make_pipeline if kind == "plain pipeline" else make_meta_pipeline)(StandardScaler(), model)
         scoring = {"few": few_shot_scorer(shots=5), "none": few_shot_scorer(shots=1)}
         result = cross_validate(
-            model, X, y, cv=GroupKFold(3), scoring=scoring, params={"tasks": tasks, "groups": tasks}, error_score="raise"
+            model,
+            X,
+            y,
+            cv=GroupKFold(3),
+            scoring=scoring,
+            params={"tasks": tasks, "groups": tasks},
+            error_score="raise",
         )
         assert np.isfinite(result["test_few"]).all() and len(result["test_none"]) == 3
         name = "inner_lr" if kind == "bare" else "mamlregressor__inner_lr"
@@ -240,7 +249,12 @@ class TestReproducible:
         X, y, tasks = lines
         torch.manual_seed(5)
         np.random.seed(5)
-        before = torch.get_rng_state(), np.random.get_state()[1].copy(), torch.get_num_threads(), torch.get_default_dtype()
+        before = (
+            torch.get_rng_state(),
+            np.random.get_state()[1].copy(),
+            torch.get_num_threads(),
+            torch.get_default_dtype(),
+        )
         MAMLRegressor(**QUICK).fit_meta(X, y, tasks=tasks).adapt(X[:5], y[:5]).predict(X)
         assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(before[1], np.random.get_state()[1])
         assert (torch.get_num_threads(), torch.get_default_dtype()) == before[2:]

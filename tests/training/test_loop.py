@@ -20,7 +20,7 @@ from fewshot.metagradient import MetaParameters, meta_gradient
 from fewshot.tasks import Rows, TaskSet
 from fewshot.training import TrainingSettings, TrainingState, Validation, meta_train
 
-SETTINGS = {"max_iter": 8, "tasks_per_batch": 3, "outer_lr": 0.01}
+SETTINGS = {"max_iter": 8, "tasks_per_batch": 3, "outer_lr": 0.01, "step_size_lr": 1.0}
 
 
 def task_set(seed=0, n_tasks=8):
@@ -42,11 +42,15 @@ class Scene:
         self.engine = Engine(functional, self.adaptation, mode=mode, verify=False)
         self.sampler = EpisodeSampler(task_set(data_seed), (2, 4), 4)
         moving = functional.moving
-        self.state = TrainingState(MetaParameters(moving, {}, self.adaptation.init(moving)), np.random.default_rng(seed))
+        self.state = TrainingState(
+            MetaParameters(moving, {}, self.adaptation.init(moving)), np.random.default_rng(seed)
+        )
 
     def train(self, **options):
         settings = {k: options.pop(k) for k in list(options) if k in TrainingSettings.__dataclass_fields__}
-        return meta_train(self.engine, self.sampler, TrainingSettings(**{**SETTINGS, **settings}), self.state, **options)
+        return meta_train(
+            self.engine, self.sampler, TrainingSettings(**{**SETTINGS, **settings}), self.state, **options
+        )
 
     def validation(self):
         return Validation(self.sampler, 10, np.random.default_rng(7))
@@ -163,7 +167,9 @@ class TestInterruption:
         broken.sampler = sampler
         broken.train(validation=judge)
         assert same(broken.flat(), whole.flat()) and same(broken.state.best, whole.state.best)
-        assert [r["validation_loss"] for r in broken.state.history] == [r["validation_loss"] for r in whole.state.history]
+        assert [r["validation_loss"] for r in broken.state.history] == [
+            r["validation_loss"] for r in whole.state.history
+        ]
 
     def test_in_the_gradient(self):
         whole, broken = Scene(), Scene()
@@ -283,7 +289,9 @@ class TestNonFinite:
     def test_many_in_a_row_end_training(self):
         scene = Scene()
         scene.sampler = Poisoned(scene.sampler, lambda i: i > 3)
-        with pytest.raises(DivergenceError, match=r"^inner_lr, outer_lr: .* 25 meta-steps in a row \(at step 27\)") as error:
+        with pytest.raises(
+            DivergenceError, match=r"^inner_lr, outer_lr: .* 25 meta-steps in a row \(at step 27\)"
+        ) as error:
             scene.train(max_iter=100)
         assert "\n" not in str(error.value)
 
@@ -351,14 +359,14 @@ class TestValidationAndStopping:
         assert scene.state.iteration == 3 and scene.state.finished
 
     def test_rounds(self):
-        scene, numbers = Scene(), []
+        scene, numbers = Scene(steps=0), []
         scene.train(max_iter=120, on_round=lambda state, number: numbers.append((number, state.iteration)))
         assert numbers == [(i, 2 * (i + 1)) for i in range(60)]
         history = scene.state.history
         assert set(history[0]) == {"iteration", "loss", "validation_loss", "skipped", "seconds"}
 
     def test_a_last_round_that_is_shorter(self):
-        scene = Scene()
+        scene = Scene(steps=0)
         scene.train(max_iter=101)
         assert [r["iteration"] for r in scene.state.history][-2:] == [100, 101]
 

@@ -29,7 +29,9 @@ RNG = np.random.default_rng
 
 
 class TestSplit:
-    @pytest.mark.parametrize(("fraction", "n", "expected"), [(0.1, 20, 2), (0.25, 20, 5), (0.01, 20, 1), (0.5, 5, 2), (0.9, 10, 9)])
+    @pytest.mark.parametrize(
+        ("fraction", "n", "expected"), [(0.1, 20, 2), (0.25, 20, 5), (0.01, 20, 1), (0.5, 5, 2), (0.9, 10, 9)]
+    )
     def test_a_fraction(self, fraction, n, expected):
         training, held = split_tasks(task_set(n), fraction, RNG(0))
         assert len(held) == expected and sorted([*training, *held]) == list(range(n))
