@@ -77,7 +77,6 @@ class Engine:
             If ``engine="vectorized"`` was asked for and the network cannot be vectorised.
         """
         random = self.functional.is_random(per_task_rows(query, int(query.weight.sum(1).argmax())).x)
-        self.functional.train(True)
         if self.mode == "loop":
             return
         pair = _two_tasks(supports[0])
@@ -108,8 +107,8 @@ class Engine:
         self.kernels = candidate
 
     def _compare(self, parameters: MetaParameters, supports: Sequence[Rows], query: Rows, order: Any) -> None:
-        self.functional.train(False)  # the two kinds of kernels draw dropout differently
-        try:
+        supports, query = [_with_a_padded_row(s) for s in supports], _with_a_padded_row(query)
+        with self.functional.mode(training=False):  # the two kinds of kernels draw dropout differently
             try:
                 loop, vectorized = self._both(parameters, supports, query, order, torch.float64)
                 tolerance = 1e-6
@@ -117,8 +116,6 @@ class Engine:
                 logger.debug("verify: float64 failed (%s); comparing in the training precision", error)
                 loop, vectorized = self._both(parameters, supports, query, order, None)
                 tolerance = 1e-2
-        finally:
-            self.functional.train(True)
         expected, got = loop.gradient.flat(), vectorized.gradient.flat()
         size = math.sqrt(sum(float(v.double().norm()) ** 2 for v in expected.values()))
         errors = {
@@ -158,26 +155,33 @@ class Engine:
         seed: int,
     ) -> MetaGradient:
         """Query losses and the gradient of their mean; see :func:`fewshot.metagradient.meta_gradient`."""
-        chunk = None
-        if self.max_memory is not None:
-            values = sum(p.numel() for p in parameters.moving.values())
-            sets = self.adaptation.inner_steps + 6  # the path, gradients, cotangents and a first layer of temporaries
-            chunk = max(1, int(self.max_memory * 2**20 / (4 * values * sets)))
-            chunk = chunk if chunk < len(query.x) else None
+        chunk = self._chunk(parameters, len(query.x))
         return meta_gradient(
             self.kernels, self.adaptation, parameters, supports, query, order=order, seed=seed, chunk=chunk
         )
 
+    def _chunk(self, parameters: MetaParameters, n_tasks: int) -> int | None:
+        """Tasks that fit into `max_memory` at once; None if all of them do."""
+        if self.max_memory is None:
+            return None
+        size = sum(p.numel() * p.element_size() for p in parameters.moving.values())
+        sets = self.adaptation.inner_steps + 6  # the path, gradients, cotangents and a first layer of temporaries
+        chunk = max(1, int(self.max_memory * 2**20 / (size * sets)))
+        return chunk if chunk < n_tasks else None
+
     def losses(self, parameters: MetaParameters, support: Rows, query: Rows) -> Tensor:
         """Query loss of each task after adaptation, without derivatives; shape (tasks,)."""
-        self.functional.train(False)
-        try:
-            steps = self.adaptation.inner_steps
-            start = expand(parameters.moving, len(query.x))
-            path, _ = inner_loop(self.kernels, self.adaptation, parameters, [support] * steps, 0, start)
-            return self.kernels.query_gradient(path[-1], parameters.shared, support, query, 0)[0]
-        finally:
-            self.functional.train(True)
+        steps, n_tasks = self.adaptation.inner_steps, len(query.x)
+        chunk = self._chunk(parameters, n_tasks) or n_tasks
+        losses = []
+        with self.functional.mode(training=False):
+            for first in range(0, n_tasks, chunk):
+                some = take_tasks(support, slice(first, first + chunk))
+                judged = take_tasks(query, slice(first, first + chunk))
+                start = expand(parameters.moving, len(judged.x))
+                path, _ = inner_loop(self.kernels, self.adaptation, parameters, [some] * steps, 0, start)
+                losses.append(self.kernels.query_gradient(path[-1], parameters.shared, some, judged, 0)[0])
+        return torch.cat(losses)
 
     @property
     def is_vectorized(self) -> bool:
@@ -187,6 +191,16 @@ class Engine:
     def use(self, *, vectorized: bool) -> None:
         """Take these kernels without trying them, as an earlier :meth:`prepare` found."""
         self.kernels = VectorizedKernels(self.functional) if vectorized else LoopKernels(self.functional)
+
+
+def _with_a_padded_row(rows: Rows) -> Rows:
+    """Append a copy of the first row with weight 0: a network that mixes rows gives itself away."""
+
+    def longer(t: Tensor) -> Tensor:
+        return torch.cat([t, t[:, :1]], 1)
+
+    weight = torch.cat([rows.weight, torch.zeros_like(rows.weight[:, :1])], 1)
+    return Rows(longer(rows.x), longer(rows.y), weight, {k: longer(v) for k, v in rows.extra.items()})
 
 
 def _two_tasks(support: Rows) -> Tensor:

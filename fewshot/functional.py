@@ -49,7 +49,7 @@ class FunctionalModule:
     """
 
     def __init__(self, module: nn.Module, row_loss: RowLoss, adapted: object, n_outputs: int) -> None:
-        self.skeleton = replace_norm_layers(module)
+        self.skeleton = replace_norm_layers(module).train()
         self.row_loss, self.n_outputs = row_loss, n_outputs
         move = set(moving_names(self.skeleton, adapted))
         named = {n: p.detach().clone() for n, p in self.skeleton.named_parameters()}
@@ -66,7 +66,7 @@ class FunctionalModule:
     def output(self, moving: Tensors, shared: Tensors, constant: Tensors, x: Tensor) -> Tensor:
         """Output of the network for the rows `x` of one task, shape (rows, n_outputs)."""
         out = functional_call(self.skeleton, (moving, shared, constant), (x,))
-        if out.ndim == 1 and self.n_outputs == 1:
+        if isinstance(out, Tensor) and out.ndim == 1 and self.n_outputs == 1:
             out = out.unsqueeze(-1)
         if not isinstance(out, Tensor) or out.shape != (len(x), self.n_outputs):
             got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -100,15 +100,30 @@ class FunctionalModule:
                 self.output(moving, shared, constant, rows.x)
         return captured
 
-    def train(self, mode: bool) -> None:
-        """Switch dropout and the like on or off."""
-        self.skeleton.train(mode)
+    def to(self, device: torch.device) -> None:
+        """Move the weights that the functions start from."""
+        for group in (self.moving, self.shared, self.constant):
+            group.update({name: value.to(device) for name, value in group.items()})
+
+    @contextmanager
+    def mode(self, *, training: bool) -> Iterator[None]:
+        """Switch dropout and the like on or off, and back."""
+        before = self.skeleton.training
+        self.skeleton.train(training)
+        try:
+            yield
+        finally:
+            self.skeleton.train(before)
 
     def is_random(self, x: Tensor) -> bool:
         """Whether a forward pass in training mode draws random numbers."""
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), differentiable_forward():
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.no_grad(),
+            differentiable_forward(),
+            self.mode(training=True),
+        ):
             before = torch.random.get_rng_state()
-            self.skeleton.train()
             self.output(self.moving, self.shared, self.constant, x)
             return not torch.equal(before, torch.random.get_rng_state())
 

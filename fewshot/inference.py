@@ -78,11 +78,11 @@ def adapt_task_set(
     values = sum(p.numel() for p in parameters.moving.values())
     chunk = max(1, CHUNK_VALUES // max(values, 1))
     by_size = np.argsort(task_set.sizes, kind="stable")
-    engine.functional.train(False)
-    parts = [
-        _adapt_chunk(engine, parameters, task_set.rows(by_size[i : i + chunk]), steps)
-        for i in range(0, len(by_size), chunk)
-    ]
+    with engine.functional.mode(training=False):
+        parts = [
+            _adapt_chunk(engine, parameters, task_set.rows(by_size[i : i + chunk]), steps)
+            for i in range(0, len(by_size), chunk)
+        ]
     back = torch.from_numpy(np.argsort(by_size, kind="stable"))
     return AdaptedTasks(
         {k: torch.cat([p.moving[k] for p in parts])[back] for k in parts[0].moving},
@@ -158,7 +158,6 @@ def predict(
     -------
     list of Tensor of shape (rows, outputs)
     """
-    functional.train(False)
     dtype = x[0].dtype
 
     def cast(tensors: Tensors) -> Tensors:
@@ -174,7 +173,7 @@ def predict(
     groups: dict[int, list[int]] = {}
     for t, rows in enumerate(x):
         groups.setdefault(len(rows), []).append(t)
-    with torch.no_grad(), differentiable_forward():
+    with torch.no_grad(), differentiable_forward(), functional.mode(training=False):
         for length, members in groups.items():
             index = torch.tensor(members)
             if length == 0:

@@ -236,7 +236,9 @@ class VectorizedKernels:
                     torch.manual_seed(seed)
                 return kernel(*arguments)
         traces = _TRACES.setdefault(self.functional, {})
-        key = (name, self.functional.skeleton.training, tuple((a.shape, a.dtype, a.device) for a in flat))
+        # Names of extra columns belong to the key: the tensors alone do not tell two sets of them apart.
+        extras = tuple(tuple(a.extra) for a in arguments if isinstance(a, Rows))
+        key = (name, extras, self.functional.skeleton.training, tuple((a.shape, a.dtype, a.device) for a in flat))
         seen = traces.get(key, 0)
         with torch.no_grad():
             if not isinstance(seen, int):

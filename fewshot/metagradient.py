@@ -3,9 +3,10 @@
 With ``theta_{k+1} = U_k(theta_k; S_k)``, ``v_K = grad L_Q(theta_K)`` is pulled back through the steps,
 ``v_k = (dU_k / dtheta)^T v_{k+1}``; for a gradient step that is ``v_{k+1} - H_S(theta_k) (s alpha v_{k+1})``. Only the
 parameters at each step are kept, no graph of activations, so memory hardly grows with the number of steps (Finn, Abbeel,
-Levine 2017, section 3, has the product; the pull-back form is reverse accumulation with recomputation). The same pull-back gives the derivative in learned step sizes.
-First-order MAML (their section 5.2) drops the Hessian products. Every function takes a *sequence* of support rows, one per
-step: in supervised learning the same object each time, in reinforcement learning fresh trajectories.
+Levine 2017, section 3, has the product; the pull-back form is reverse accumulation with recomputation). The same pull-back
+gives the derivative in learned step sizes. First-order MAML (their section 5.2) drops the Hessian products. Every function
+takes a *sequence* of support rows, one per step: in supervised learning the same object each time, in reinforcement
+learning fresh trajectories.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from .errors import InvalidParameterError
 
@@ -192,6 +193,10 @@ def build_module(
             )
     if not isinstance(built, nn.Module):
         raise InvalidParameterError(f"module: the factory returned {type(built).__name__}; expected a torch.nn.Module.")
+    if any(isinstance(p, UninitializedParameter) for p in built.parameters()):
+        raise InvalidParameterError(
+            "module: has lazy layers, whose shapes are not known yet; run it once on a row of X."
+        )
     if not any(True for _ in built.parameters()):
         raise InvalidParameterError("module: has no parameters; expected at least one to learn.")
     return built if input_shape is None else Reshaped(built, input_shape)

@@ -223,6 +223,7 @@ def _label_lines(axis: Axes) -> None:
 
     transform, inverse = axis.transData.transform, axis.transData.inverted().transform
     ends = []
+    container: Any
     for container in axis.containers:
         line = container.lines[0]
         x, y = line.get_xdata()[-1], line.get_ydata()[-1]

@@ -51,6 +51,13 @@ class Rows(NamedTuple):
     weight: Tensor
     extra: Mapping[str, Tensor] = NO_EXTRA
 
+    def to(self, device: torch.device | str | None) -> Rows:
+        """Move all tensors to a device; None, or where they are already, moves nothing."""
+        if device is None or self.x.device == torch.device(device):
+            return self
+        extra = {name: value.to(device) for name, value in self.extra.items()}
+        return Rows(self.x.to(device), self.y.to(device), self.weight.to(device), extra)
+
 
 @runtime_checkable
 class TaskSampler(Protocol):
@@ -173,17 +180,18 @@ class TaskSet:
         InvalidDataError
             If lengths differ, a label is missing or there are no rows.
         """
-        X, y = np.asarray(X), np.asarray(y)
+        X, y = _numeric("X", X), _numeric("y", y)
         n = len(X)
         labels, codes = factorize("tasks", tasks, n)
         for name, column in (("y", y), ("blocks", blocks), ("time", time), ("sample_weight", sample_weight)):
-            if column is not None and len(column) != n:
-                raise InvalidDataError(f"{name}: got {len(column)} values for {n} rows of X; give one per row.")
+            if column is not None and np.shape(column)[:1] != (n,):
+                got = np.shape(column)[0] if np.ndim(column) else "one value"
+                raise InvalidDataError(f"{name}: got {got} values for {n} rows of X; give one per row.")
         if n == 0:
             raise InvalidDataError("X: got 0 rows; expected at least one.")
         order = np.argsort(codes, kind="stable")
         offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(labels)))]).astype(np.int64)
-        weight = np.ones(n) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+        weight = np.ones(n) if sample_weight is None else _numeric("sample_weight", sample_weight).astype(np.float64)
         y_dtype = torch.int64 if y.dtype.kind in "iub" else dtype
         return cls(
             x=torch.as_tensor(_sorted(X, order), dtype=dtype),
@@ -340,6 +348,21 @@ def _one_dimensional(name: str, labels: Any) -> npt.NDArray[Any]:
     if array.ndim != 1:
         raise InvalidDataError(f"{name}: got an array of shape {array.shape}; expected one label per row.")
     return array
+
+
+def _numeric(name: str, values: Any) -> npt.NDArray[Any]:
+    array = np.asarray(values)
+    if array.dtype.kind in "biuf" and array.ndim:
+        return array
+    if array.dtype.kind == "O" and array.ndim:
+        try:
+            return array.astype(np.float64)
+        except (TypeError, ValueError):
+            pass  # said below, with the parameter's name
+    got = f"dtype {array.dtype}" if array.ndim else "a single value"
+    raise InvalidDataError(
+        f"{name}: got {got}; expected an array of numbers, one row per observation; encode text first."
+    )
 
 
 def _sorted(array: npt.NDArray[Any], order: npt.NDArray[np.int64]) -> npt.NDArray[Any]:

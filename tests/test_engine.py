@@ -288,10 +288,10 @@ def test_losses_are_without_dropout_and_leave_training_mode_on():
     engine = Engine(functional, Adaptation(1, 0.1))
     meta = MetaParameters(functional.moving, {}, engine.adaptation.init(functional.moving))
     (support,), query = batch(draw_tasks(N_IN, dtype=torch.float32), 1)
-    functional.train(True)
+    functional.skeleton.train(True)
     first, second = (engine.losses(meta, support, query) for _ in range(2))
     assert torch.equal(first, second) and functional.skeleton.training
-    functional.train(False)
+    functional.skeleton.train(False)
     path, _ = inner_loop(LoopKernels(functional), engine.adaptation, meta, [support])
     torch.testing.assert_close(LoopKernels(functional).query_gradient(path[-1], {}, support, query, 0)[0], first)
 

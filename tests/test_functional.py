@@ -104,9 +104,9 @@ def test_randomness_is_detected_without_drawing(layer, random):
 def test_training_mode_is_switched_everywhere():
     f = FunctionalModule(nn.Sequential(nn.Dropout(0.5), nn.Linear(2, 1)), squared_error, "all", 1)
     x = torch.randn(50, 2)
-    f.train(False)
+    f.skeleton.train(False)
     torch.testing.assert_close(f.output(f.moving, {}, {}, x), f.output(f.moving, {}, {}, x))
-    f.train(True)
+    f.skeleton.train(True)
     with torch.random.fork_rng(devices=[]):
         assert not torch.equal(f.output(f.moving, {}, {}, x), f.output(f.moving, {}, {}, x))
 

@@ -152,7 +152,7 @@ def test_a_shrunk_task_took_the_steps_of_that_size_and_the_others_are_as_they_we
 def test_adaptation_is_without_dropout():
     module = nn.Sequential(nn.Linear(N_IN, 30), nn.Dropout(0.5), nn.Linear(30, 1)).double()
     engine, meta, ts = setting(module=module, n_tasks=6)
-    engine.functional.train(True)
+    engine.functional.skeleton.train(True)
     a, b = (adapt_task_set(engine, meta, ts) for _ in range(2))
     assert all(torch.equal(a.moving[k], b.moving[k]) for k in a.moving)
 

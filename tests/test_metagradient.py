@@ -114,6 +114,10 @@ def test_every_step_may_have_rows_of_its_own(order, kind):
     check("plain", Adaptation(3, 0.1), kind, same=False, order=order)
 
 
+def test_batch_statistics_of_the_query_are_those_of_the_last_steps_rows():
+    check("batch_norm", Adaptation(3, 0.1), "vmap", same=False)
+
+
 @pytest.mark.parametrize("kind", ["loop", "vmap"])
 @pytest.mark.parametrize("adaptation", [Adaptation(3, 0.1), Adaptation(2, 0.1, "parameter", adapted="head")], ids=str)
 def test_first_order_is_the_unrolled_one_with_detached_gradients(adaptation, kind):

@@ -22,7 +22,7 @@ from sklearn.utils import check_random_state
 
 from ..adaptation import Adaptation
 from ..engine import Engine
-from ..episodes import EpisodeSampler
+from ..episodes import EpisodeSampler, check_shots
 from ..errors import InvalidDataError, InvalidParameterError, NotFittedError, UnknownTaskError
 from ..functional import FunctionalModule, differentiable_forward
 from ..inference import AdaptedTasks, adapt_task_set, predict
@@ -182,18 +182,19 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         if is_sampler(X):
             if y is not None or tasks is not None:
                 raise InvalidDataError("X: got a task sampler, so y and tasks must be None; it draws its own.")
-            sampler, validation = self._from_sampler(X, rng, again)
-            n_rows = None
+            task_set = None
+            self._features_of_sampler(X, again)
         else:
             task_set = self._task_set(X, y, tasks, blocks, time, sample_weight, dtype, again)
-            sampler, validation = self._from_task_set(task_set, rng)
-            n_rows = task_set.n_rows
         if not again:
             self._build(adaptation, dtype, int(rng.integers(2**31)))
-        if self._functional.uses_batch_statistics:
-            self._require_two_rows(sampler)
         device = self._device()
-        self._functional.constant = {k: v.to(device) for k, v in self._functional.constant.items()}
+        if task_set is None:
+            sampler, validation = self._from_sampler(X, rng, device)
+        else:
+            sampler, validation = self._from_task_set(task_set, rng, device)
+        n_rows = None if task_set is None else task_set.n_rows
+        self._functional.to(device)
         settings = self._settings(n_rows, validation is not None)
         state = self._starting_state(adaptation, rng, again)
         engine = Engine(self._functional, adaptation, mode=self.engine, verify=self.verify, max_memory=self.max_memory)
@@ -224,11 +225,9 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _finish(self, fitted: dict[str, Any], sampler: Any, interrupted: TrainingState | None) -> None:
         vars(self).update(fitted, _training=interrupted)
-        f = self._functional
-        f.constant = {k: v.cpu() for k, v in f.constant.items()}
-        if f.uses_batch_statistics:
+        self._functional.to(torch.device("cpu"))
+        if self._functional.uses_batch_statistics:
             self._pooled_statistics(sampler)
-        self._predicts_double = self._runs_in_double()
 
     def _fitted_attributes(self, state: TrainingState, engine: Engine) -> dict[str, Any]:
         parameters = state.result().to(torch.device("cpu"))
@@ -267,7 +266,9 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         weight = self._row_weights(encoded, check_sample_weight(sample_weight, array))
         return TaskSet.from_arrays(array, encoded, tasks, **columns, sample_weight=weight, dtype=dtype)
 
-    def _from_task_set(self, task_set: TaskSet, rng: np.random.Generator) -> tuple[Any, Validation | None]:
+    def _from_task_set(
+        self, task_set: TaskSet, rng: np.random.Generator, device: torch.device
+    ) -> tuple[Any, Validation | None]:
         training, held = split_tasks(task_set, self.validation_tasks if self.early_stopping else None, rng)
         sampler = self._episodes(task_set.select(training) if len(held) else task_set)
         if sampler.n_left_out_:
@@ -286,19 +287,43 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
             logger.info("validation_tasks: the held-out tasks are too small for an episode; no early stopping")
             return self._wrap_sampler(sampler), None
         n = min(EPISODES_PER_VALIDATION_TASK * len(held), max(MOST_VALIDATION_EPISODES, len(held)))
-        return self._wrap_sampler(sampler), Validation(judge, n, rng)
+        return self._wrap_sampler(sampler), Validation(judge, n, rng, device)
 
     def _episodes(self, task_set: TaskSet) -> EpisodeSampler:
         return EpisodeSampler(
             task_set,
-            self.shots,
+            self._shots(task_set),
             self.queries,
             shots_per_class=self.shots_per_class,
             support=self.support,
             split_single=True,
         )
 
-    def _from_sampler(self, sampler: Any, rng: np.random.Generator, again: bool) -> tuple[Any, Validation | None]:
+    def _shots(self, task_set: TaskSet) -> Any:
+        """Support rows of an episode: two or more where statistics over one row would be worthless."""
+        layer = self._layer_over_rows(task_set.x[:1])
+        if layer is None or self.shots_per_class is not None:
+            return self.shots
+        low, high = check_shots("shots", self.shots)
+        if high < 2:
+            raise InvalidParameterError(
+                f"shots: one support row has no batch statistics for layer {layer!r}; use shots=2 or more, or LayerNorm."
+            )
+        if low < 2:
+            logger.info("shots: episodes start at 2 rows, since layer %r needs batch statistics", layer)
+        return max(low, 2), high
+
+    def _layer_over_rows(self, row: torch.Tensor) -> str | None:
+        """Name of a layer whose batch statistics are over rows alone, or None."""
+        f = self._functional
+        if not f.uses_batch_statistics:
+            return None
+        with torch.no_grad(), differentiable_forward(), episode_statistics(torch.ones(2), {}):
+            f.output(f.moving, f.shared, f.constant, torch.cat([row, row]))
+        layers = [layer.name for layer in batch_norm_layers(f.skeleton) if layer.over_rows_only]
+        return layers[0] if layers else None
+
+    def _features_of_sampler(self, sampler: Any, again: bool) -> None:
         support, query = sampler.sample(2, np.random.default_rng(0))
         n_in = int(np.prod(support.x.shape[2:]))
         if again and n_in != self.n_features_in_:
@@ -308,29 +333,15 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         self.n_features_in_ = n_in
         if not again:
             self._encode_sampler(support, query)
+
+    def _from_sampler(
+        self, sampler: Any, rng: np.random.Generator, device: torch.device
+    ) -> tuple[Any, Validation | None]:
         wrapped = self._wrap_sampler(_FlatTargets(sampler, self._n_outputs()))
         fraction = self.validation_tasks
         if not self.early_stopping or not fraction:
             return wrapped, None
-        return wrapped, Validation(wrapped, MOST_VALIDATION_EPISODES, rng)
-
-    def _require_two_rows(self, sampler: Any) -> None:
-        """Statistics over one row are worthless: make episodes of two or more where only rows are averaged over."""
-        while hasattr(sampler, "sampler"):
-            sampler = sampler.sampler
-        if not isinstance(sampler, EpisodeSampler) or sampler.low > 1:
-            return
-        with torch.no_grad(), differentiable_forward(), episode_statistics(torch.ones(2)):
-            f, x = self._functional, sampler.task_set.x[:1].expand(2, *sampler.task_set.x.shape[1:])
-            f.output(f.moving, f.shared, f.constant, x)
-        layers = [layer.name for layer in batch_norm_layers(f.skeleton) if layer.over_rows_only]
-        if layers and sampler.high < 2:
-            raise InvalidParameterError(
-                f"shots: one support row has no batch statistics for layer {layers[0]!r}; use shots=2 or more, or LayerNorm."
-            )
-        if layers:
-            logger.info("shots: episodes start at 2 rows, since layer %r needs batch statistics", layers[0])
-            sampler.low = 2
+        return wrapped, Validation(wrapped, MOST_VALIDATION_EPISODES, rng, device)
 
     def _build(self, adaptation: Adaptation, dtype: torch.dtype, seed: int) -> None:
         self._template = build_module(
@@ -343,6 +354,7 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
             seed=seed,
         ).to(dtype)
         self._functional = FunctionalModule(self._template, self._row_loss(), adaptation.adapted, self._n_outputs())
+        self._predicts_double = self._runs_in_double()
 
     def _starting_state(self, adaptation: Adaptation, rng: np.random.Generator, again: bool) -> TrainingState:
         if not again:
@@ -467,10 +479,10 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         return adapted
 
     def _require_rows_for_statistics(self, task_set: TaskSet) -> None:
-        layers = [layer.name for layer in batch_norm_layers(self._functional.skeleton) if layer.over_rows_only]
-        if layers and task_set.sizes.min() < 2:
+        layer = self._layer_over_rows(task_set.x[:1])
+        if layer is not None and task_set.sizes.min() < 2:
             raise InvalidDataError(
-                f"X: a support of one row has no batch statistics for layer {layers[0]!r}; give at least two rows per task."
+                f"X: a support of one row has no batch statistics for layer {layer!r}; give at least two rows per task."
             )
 
     def _outputs(self, X: Any, tasks: Any) -> npt.NDArray[np.float64]:

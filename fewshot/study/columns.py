@@ -234,7 +234,7 @@ def _times(column: pd.Series) -> npt.NDArray[np.float64]:
         raise InvalidDataError(
             f"time: {column[dates.isna()].iloc[0]!r} in column {column.name!r} is neither a number nor a date like 2020-12-31."
         )
-    return ((dates - dates.min()) / pd.Timedelta(days=1)).to_numpy(dtype=np.float64)
+    return np.asarray((dates - dates.min()) / pd.Timedelta(days=1), dtype=np.float64)
 
 
 def _inputs(

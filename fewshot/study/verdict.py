@@ -39,35 +39,36 @@ def compare(scores: pd.DataFrame) -> pd.DataFrame:
         difference is the baseline's error less that of meta-learning (positive: meta-learning is better), averaged over test
         tasks, with its joint 95 % interval, which is infinite for fewer than five tasks.
     """
-    errors = scores[scores["shots"] > 0]
-    errors = errors.groupby(["protocol", "shots", "fold", "part", "method", "task"], sort=False)["error"].mean()
-    table = errors.unstack("method")
-    rows = []
-    for (protocol, shots), part in table.groupby(level=["protocol", "shots"], sort=False):
-        if "test" not in part.index.unique("part"):
-            continue
-        differences, chosen = [], []
-        for fold, test in part.xs("test", level="part").groupby(level="fold", sort=False):
-            baseline = _best_baseline(table, str(protocol), int(fold))
-            differences.append(test[baseline] - test[META])
-            chosen += [baseline] * len(test)
-        values = pd.concat(differences).dropna().to_numpy()
-        names = pd.Series(chosen).value_counts()
-        baseline = names.index[0] if len(names) == 1 else f"the best baseline (mostly {names.index[0]})"
-        rows.append([protocol, int(shots), baseline, values])
+    keys = ["protocol", "shots", "fold", "part", "method", "task"]
+    means = scores[scores["shots"] > 0].groupby(keys, sort=False)["error"].mean()
+    table = means.unstack("method").reset_index()
+    baselines = [m for m in table.columns if m not in (META, *keys)]
+    rows: list[tuple[str, int, str, npt.NDArray[np.float64]]] = []
+    for protocol in table["protocol"].unique():
+        here = table[table["protocol"] == protocol]
+        best = {fold: _best_baseline(here[here["fold"] == fold], baselines) for fold in here["fold"].unique()}
+        test = here[here["part"] == "test"]
+        opponent = test["fold"].map(best)
+        for k in test["shots"].unique():
+            differences, names = [], opponent[test["shots"] == k].value_counts()
+            for name in names.index:
+                judged = test[(test["shots"] == k) & (opponent == name)]
+                differences.append((judged[name] - judged[META]).to_numpy())
+            name = names.index[0] if len(names) == 1 else f"the best baseline (mostly {names.index[0]})"
+            values = np.concatenate(differences)
+            rows.append((protocol, int(k), name, values[np.isfinite(values)]))
     level = 1 - (1 - LEVEL) / max(1, len(rows))
     out = [[*row[:3], *_interval(row[3], level)] for row in rows]
     return pd.DataFrame(out, columns=["protocol", "shots", "baseline", "difference", "low", "high", "n_tasks"])
 
 
-def _best_baseline(table: pd.DataFrame, protocol: str, fold: int) -> str:
+def _best_baseline(table: pd.DataFrame, baselines: list[str]) -> str:
     """Least error on validation tasks, averaged over tasks, then over support sizes."""
-    baselines = table.drop(columns=META)
-    here = baselines.xs((protocol, fold), level=("protocol", "fold"))
-    parts = here.index.unique("part")
+    validation = table[table["part"] == "validation"]
     # Where no validation task is large enough for any size the test tasks choose, which favours the baseline.
-    part = here.xs("validation" if "validation" in parts else "test", level="part")
-    return str(part.groupby(level="shots").mean().mean().idxmin())
+    judges = validation if len(validation) else table
+    means = {name: judges.groupby("shots")[name].mean().to_numpy().mean() for name in baselines}
+    return min(means, key=lambda name: means[name])
 
 
 def _interval(values: npt.NDArray[Any], level: float) -> tuple[float, float, float, int]:
@@ -140,7 +141,7 @@ def verdict(comparison: pd.DataFrame, error_name: str, task_noun: str = "task", 
 
 def _clearest(rows: pd.DataFrame) -> pd.Series:
     width = (rows["high"] - rows["low"]).clip(lower=1e-300)
-    return rows.loc[(rows["difference"].abs() / width).idxmax()]
+    return rows.iloc[int((rows["difference"].abs() / width).to_numpy().argmax())]
 
 
 def _told(row: pd.Series, row_noun: str, relation: str = "better than") -> str:

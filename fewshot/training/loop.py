@@ -212,7 +212,7 @@ class _Run:
 
     def episodes(self) -> tuple[list[Rows], Rows]:
         support, query = self.sampler.sample(self.settings.tasks_per_batch, self.state.rng)
-        return [_to(support, self.device)] * max(1, self.engine.adaptation.inner_steps), _to(query, self.device)
+        return [support.to(self.device)] * max(1, self.engine.adaptation.inner_steps), query.to(self.device)
 
     def prepare(self) -> None:
         """Choose kernels and first step sizes on the batch that the first meta-step will see."""
@@ -329,11 +329,3 @@ def _optimizer(settings: TrainingSettings, leaves: dict[str, Tensor], state: Tra
     if state.optimizer is not None:
         optimizer.load_state_dict(state.optimizer)
     return optimizer
-
-
-def _to(rows: Rows, device: torch.device | str) -> Rows:
-    if torch.device(device).type == "cpu":
-        return rows
-    return Rows(
-        rows.x.to(device), rows.y.to(device), rows.weight.to(device), {k: v.to(device) for k, v in rows.extra.items()}
-    )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ..engine import Engine
 from ..errors import InvalidParameterError
@@ -30,10 +31,14 @@ class Validation:
         How many.
     rng : numpy.random.Generator
         Source of the draw.
+    device : torch.device, default=None
+        Where the episodes are kept; None leaves them.
     """
 
-    def __init__(self, sampler: TaskSampler, n_episodes: int, rng: np.random.Generator) -> None:
-        self.support, self.query = sampler.sample(n_episodes, rng)
+    def __init__(
+        self, sampler: TaskSampler, n_episodes: int, rng: np.random.Generator, device: torch.device | None = None
+    ) -> None:
+        self.support, self.query = (rows.to(device) for rows in sampler.sample(n_episodes, rng))
 
     def loss(self, engine: Engine, parameters: MetaParameters) -> float:
         """Mean query loss after adaptation; infinite if it is not a number."""

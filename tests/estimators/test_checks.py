@@ -14,10 +14,7 @@ def _checks(settings):
     for cls in (MAMLRegressor, MAMLClassifier):
         estimator = cls(**settings)
         expected = dict(cls._expected_failed_checks)
-        for instance, check in estimator_checks_generator(
-            estimator, legacy=True, expected_failed_checks=expected, mark="xfail"
-        ):
-            yield instance, check
+        yield from estimator_checks_generator(estimator, legacy=True, expected_failed_checks=expected, mark="xfail")
 
 
 def _name(parameter):

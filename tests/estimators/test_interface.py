@@ -248,15 +248,14 @@ class TestReproducible:
     def test_nothing_global_changes(self, lines):
         X, y, tasks = lines
         torch.manual_seed(5)
-        np.random.seed(5)
         before = (
             torch.get_rng_state(),
-            np.random.get_state()[1].copy(),
+            np.random.get_state()[1].copy(),  # noqa: NPY002
             torch.get_num_threads(),
             torch.get_default_dtype(),
         )
         MAMLRegressor(**QUICK).fit_meta(X, y, tasks=tasks).adapt(X[:5], y[:5]).predict(X)
-        assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(before[1], np.random.get_state()[1])
+        assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
         assert (torch.get_num_threads(), torch.get_default_dtype()) == before[2:]
 
 
