@@ -532,10 +532,10 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         return threads_for(sum(p.numel() for p in self._parameters.moving.values()), n_rows)
 
     def _runs_in_double(self) -> bool:
+        f = self._functional
+        row = torch.zeros(1, self.n_features_in_, dtype=torch.float64)
         try:
-            self._run(
-                expand(self._parameters.moving, 1), {}, [torch.zeros(1, self.n_features_in_, dtype=torch.float64)]
-            )
+            predict(f, expand(f.moving, 1), f.shared, {}, [row])
         except RuntimeError as error:
             logger.debug("predict: the module insists on single precision (%s)", error)
             return False
