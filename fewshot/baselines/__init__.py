@@ -1,6 +1,7 @@
 """Baselines with the same verbs as the meta-estimators: what few-shot adaptation has to beat."""
 
 from .defaults import default_baselines
+from .fine_tuned import FineTunedNetwork
 from .mixed_effects import MixedEffects
 from .mixed_logistic import MixedLogistic
 from .pooled import PooledModel
@@ -9,6 +10,7 @@ from .support import SupportModel
 from .support_mean import SupportMean
 
 __all__ = [
+    "FineTunedNetwork",
     "MixedEffects",
     "MixedLogistic",
     "PooledModel",

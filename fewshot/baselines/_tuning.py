@@ -19,7 +19,7 @@ from ..episodes import rank_rows
 from ..errors import InvalidParameterError
 from ._table import Table
 
-__all__ = ["candidates", "held_out_folds", "tune"]
+__all__ = ["candidates", "draw_episodes", "held_out_folds", "held_out_loss", "tune"]
 
 FOLDS = 3
 
@@ -78,15 +78,22 @@ def tune(
         return settings[0]
     seed = int(check_random_state(random_state).randint(2**31 - 1))
     rng = np.random.default_rng(seed)
-    episodes = [episode for _ in range(draws) for episode in _episodes(table, shots, max_tasks, rng)]
+    episodes = [episode for _ in range(draws) for episode in draw_episodes(table, shots, max_tasks, rng)]
     losses = []
     for setting in settings:
         candidate = clone(model).set_params(**setting)
-        losses.append(np.mean([_loss(clone(candidate), table, train, test, episodes) for train, test in folds]))
+        losses.append(
+            np.mean(
+                [
+                    held_out_loss(clone(candidate).fit_meta(**table.columns(train)), table, test, episodes)
+                    for train, test in folds
+                ]
+            )
+        )
     return settings[int(np.argmin(losses))]
 
 
-def _episodes(
+def draw_episodes(
     table: Table, shots: Sequence[int], max_tasks: int, rng: np.random.Generator
 ) -> list[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Rows of support and query, for each number of shots, of all tasks together."""
@@ -103,8 +110,8 @@ def _episodes(
     return episodes
 
 
-def _loss(model: Any, table: Table, train: Any, test: Any, episodes: list[tuple[int, Any, Any]]) -> float:
-    model.fit_meta(**table.columns(train))
+def held_out_loss(model: Any, table: Table, test: Any, episodes: list[tuple[int, Any, Any]]) -> float:
+    """Return the loss of a fitted model on the episodes of the tasks whose rows are `test`."""
     held_out = np.zeros(table.n_rows, dtype=bool)
     held_out[test] = True
     means = []

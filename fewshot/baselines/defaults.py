@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 from ..errors import InvalidParameterError
 from ._base import Baseline
 from ._linear import standardizer
+from .fine_tuned import FineTunedNetwork
 from .mixed_effects import MixedEffects
 from .mixed_logistic import GRID, MixedLogistic
 from .pooled import PooledModel
@@ -42,9 +43,11 @@ def default_baselines(kind: str, random_state: int | None = None) -> dict[str, B
     Examples
     --------
     >>> list(default_baselines("regression"))  # doctest: +NORMALIZE_WHITESPACE
-    ['pooled ridge', 'pooled boosting', 'support ridge', 'support mean', 'mixed intercept', 'mixed slopes']
+    ['pooled ridge', 'pooled boosting', 'support ridge', 'support mean', 'mixed intercept', 'mixed slopes',
+     'fine-tuned network']
     >>> list(default_baselines("classification"))  # doctest: +NORMALIZE_WHITESPACE
-    ['pooled logistic', 'pooled boosting', 'support logistic', 'support mean', 'mixed intercept']
+    ['pooled logistic', 'pooled boosting', 'support logistic', 'support mean', 'mixed intercept',
+     'fine-tuned network']
     """
     if kind == "regression":
         boosting = HistGradientBoostingRegressor(early_stopping=False, random_state=random_state)
@@ -55,6 +58,7 @@ def default_baselines(kind: str, random_state: int | None = None) -> dict[str, B
             "support mean": SupportMean(),
             "mixed intercept": MixedEffects("intercept"),
             "mixed slopes": MixedEffects("slopes"),
+            "fine-tuned network": FineTunedNetwork(random_state=random_state),
         }
     if kind == "classification":
         logistic = LogisticRegression(max_iter=1000)
@@ -67,5 +71,6 @@ def default_baselines(kind: str, random_state: int | None = None) -> dict[str, B
             "support logistic": SupportModel(logistic, param_grid={"C": list(GRID)}, random_state=random_state),
             "support mean": SupportMean("classification"),
             "mixed intercept": MixedLogistic(),
+            "fine-tuned network": FineTunedNetwork("classification", random_state=random_state),
         }
     raise InvalidParameterError(f"kind: got {kind!r}; expected 'regression' or 'classification'.")

@@ -10,7 +10,7 @@ import copy
 import logging
 import warnings
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -472,8 +472,11 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         self._require_rows_for_statistics(task_set)
         engine = Engine(self._functional, self._adaptation(), mode=self.engine)
         engine.use(vectorized=self._vectorized)
+        parameters = self._parameters
+        if not engine.adaptation.learns:  # then inner_lr is a setting of adaptation, and may have been changed
+            parameters = replace(parameters, sizes=engine.adaptation.init(parameters.moving))
         with self._threads(len(array)):
-            found = adapt_task_set(engine, self._parameters, task_set, None if steps is None else int(steps))
+            found = adapt_task_set(engine, parameters, task_set, None if steps is None else int(steps))
         adapted._adapted = AdaptedState(found, None if tasks is None else task_set.labels)
         adapted.step_scale_ = found.step_scale.numpy()
         return adapted
