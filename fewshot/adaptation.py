@@ -37,6 +37,7 @@ def effective_rows(weight: Tensor) -> Tensor:
     >>> effective_rows(torch.tensor([[1.0, 1.0, 0.0], [2.0, 2.0, 2.0]]))
     tensor([2., 3.])
     """
+    weight = weight / weight.amax(-1, keepdim=True).clamp(min=TINY)  # squares of very small weights would vanish
     return weight.sum(-1) ** 2 / (weight**2).sum(-1).clamp(min=TINY)
 
 

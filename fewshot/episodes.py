@@ -186,9 +186,8 @@ class EpisodeSampler:
     task_set : TaskSet
         The tasks. Its blocks keep rows of one block on one side; its times order rows for ``support="first"``.
     shots : int or (int, int), default=(1, 20)
-        Support rows per episode. A range is drawn from with a uniform logarithm (of one more than the shots), task by
-        task, after it was cut to what leaves at least one query row. Tasks too small for its lower end are left out
-        (`n_left_out_`).
+        Support rows per episode. A range is drawn from uniformly, task by task, after it was cut to what leaves at
+        least one query row. Tasks too small for its lower end are left out (`n_left_out_`).
     queries : int or None, default=20
         Query rows per episode at most, drawn at random from those allowed; None takes all.
     shots_per_class : int or (int, int), default=None
@@ -316,18 +315,13 @@ class EpisodeSampler:
         ranks = self._split_one_task(n_tasks, rng) if self.split_single else self._rank_tasks(n_tasks, rng)
         high = np.clip(ranks.limit, self.low, self.high)
         # A draw whose blocks leave no query row at all keeps its support; without query rows it judges nothing.
-        shots = np.maximum(np.minimum(self._draw_shots(high, rng), ranks.limit), min(self.low, 1))
+        shots = np.maximum(np.minimum(rng.integers(self.low, high + 1), ranks.limit), min(self.low, 1))
         is_support, is_query = ranks.split(shots)
         n = len(ranks.limit)
         return (
             self.rows(ranks, is_support, n, width=self._support_width),
             self.rows(ranks, is_query, n, self.queries, width=self._query_width),
         )
-
-    def _draw_shots(self, high: Ints, rng: np.random.Generator) -> Ints:
-        # Uniform in the logarithm: from 1 to 2 rows matters as much as from 10 to 20.
-        log_low, log_high = np.log(self.low + 1), np.log(high + 2)
-        return np.minimum(np.exp(rng.uniform(log_low, log_high)).astype(np.int64) - 1, high)
 
     def _rank_tasks(self, n_tasks: int, rng: np.random.Generator) -> RowRanks:
         rounds = -(-n_tasks // len(self.tasks_))

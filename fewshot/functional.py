@@ -6,6 +6,7 @@ all tasks, *constant* tensors (buffers and parameters frozen with ``requires_gra
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,8 @@ from .tasks import Rows
 
 __all__ = ["FunctionalModule", "differentiable_forward"]
 
-_lock = threading.Lock()
+# A network is run by putting a task's weights into one skeleton, so only one thread may do so at a time.
+_lock = threading.RLock()
 
 
 class FunctionalModule:
@@ -108,12 +110,19 @@ class FunctionalModule:
     @contextmanager
     def mode(self, *, training: bool) -> Iterator[None]:
         """Switch dropout and the like on or off, and back."""
-        before = self.skeleton.training
-        self.skeleton.train(training)
-        try:
-            yield
-        finally:
-            self.skeleton.train(before)
+        with _lock:
+            before = self.skeleton.training
+            self.skeleton.train(training)
+            try:
+                yield
+            finally:
+                self.skeleton.train(before)
+
+    def copy(self) -> FunctionalModule:
+        """Copy the groups of tensors; the tensors and the skeleton are shared."""
+        new = copy.copy(self)
+        new.moving, new.shared, new.constant = dict(self.moving), dict(self.shared), dict(self.constant)
+        return new
 
     def is_random(self, x: Tensor) -> bool:
         """Whether a forward pass in training mode draws random numbers."""
@@ -130,12 +139,15 @@ class FunctionalModule:
 
 @contextmanager
 def differentiable_forward() -> Iterator[None]:
-    """Let attention use kernels that can be differentiated twice and vectorised; restores torch's settings."""
+    """Let attention use kernels that can be differentiated twice and vectorised; restores torch's settings.
+
+    One thread at a time: the settings are global, and so is the skeleton of a network to all who share it.
+    """
     with _lock:
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.func import vmap
@@ -80,8 +81,8 @@ def adapt_task_set(
     by_size = np.argsort(task_set.sizes, kind="stable")
     with engine.functional.mode(training=False):
         parts = [
-            _adapt_chunk(engine, parameters, task_set.rows(by_size[i : i + chunk]), steps)
-            for i in range(0, len(by_size), chunk)
+            _adapt_chunk(engine, parameters, task_set.rows(some), steps)
+            for some in _similar(by_size, task_set.sizes[by_size], chunk)
         ]
     back = torch.from_numpy(np.argsort(by_size, kind="stable"))
     return AdaptedTasks(
@@ -89,6 +90,13 @@ def adapt_task_set(
         {k: torch.cat([p.statistics[k] for p in parts])[back] for k in parts[0].statistics},
         torch.cat([p.step_scale for p in parts])[back],
     )
+
+
+def _similar(tasks: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], most: int) -> list[npt.NDArray[np.int64]]:
+    """Cut tasks, ordered by size, into chunks whose largest task is at most about twice the smallest."""
+    bucket = np.ceil(np.log2(np.maximum(sizes, 8))).astype(np.int64)
+    parts = np.split(tasks, np.flatnonzero(np.diff(bucket)) + 1)
+    return [part[i : i + most] for part in parts for i in range(0, len(part), most)]
 
 
 def _adapt_chunk(engine: Engine, parameters: MetaParameters, support: Rows, steps: int) -> AdaptedTasks:

@@ -317,6 +317,8 @@ def factorize(name: str, labels: Any, n_rows: int) -> tuple[npt.NDArray[Any], np
     column = labels if isinstance(labels, pd.Series) else pd.Series(_one_dimensional(name, labels))
     if len(column) != n_rows:
         raise InvalidDataError(f"{name}: got {len(column)} labels for {n_rows} rows of X; give one per row.")
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)  # or labels would come in the order of the categories
     missing = int(column.isna().sum())
     if missing:
         raise InvalidDataError(f"{name}: {missing} of {n_rows} labels are missing; drop those rows or label them.")

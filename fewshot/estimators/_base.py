@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..adaptation import Adaptation
 from ..engine import Engine
@@ -42,6 +43,7 @@ __all__ = ["MetaEstimator"]
 logger = logging.getLogger("fewshot")
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+SAMPLED_FOR_CLASSES = 64  # tasks of a sampler that tell the features and classes
 STATISTICS_ROWS = 2048  # training rows from which an unadapted model takes its batch statistics
 EPISODES_PER_VALIDATION_TASK = 4
 MOST_VALIDATION_EPISODES = 128
@@ -81,7 +83,9 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
 
     # ---------------------------------------------------------------- what subclasses say
 
-    def _encode_fit(self, y: Any, codes: npt.NDArray[np.int64] | None, first: bool) -> npt.NDArray[Any]:
+    def _encode_fit(
+        self, y: Any, codes: npt.NDArray[np.int64], weight: npt.NDArray[np.float64], first: bool
+    ) -> npt.NDArray[Any]:
         """Check and encode training targets; sets what decoding needs."""
         raise NotImplementedError
 
@@ -178,16 +182,23 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         dtype = self._dtype()
         again = bool(self.warm_start) and hasattr(self, "_parameters")
         rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
-        self.__dict__.pop("_adapted", None)
+        self._settings(None, validated=False)  # a wrong setting must not cost the model that is there
+        for attribute in ("_adapted", "_task_classes", "step_scale_"):
+            self.__dict__.pop(attribute, None)
         if is_sampler(X):
-            if y is not None or tasks is not None:
-                raise InvalidDataError("X: got a task sampler, so y and tasks must be None; it draws its own.")
+            given = {"y": y, "tasks": tasks, "blocks": blocks, "time": time, "sample_weight": sample_weight}
+            for name, value in given.items():
+                if value is not None:
+                    raise InvalidDataError(f"{name}: X is a task sampler, which draws its own; leave {name} out.")
             task_set = None
             self._features_of_sampler(X, again)
         else:
             task_set = self._task_set(X, y, tasks, blocks, time, sample_weight, dtype, again)
-        if not again:
+        if again:
+            self._functional = self._functional.copy()  # adapted models share the old one
+        else:
             self._build(adaptation, dtype, int(rng.integers(2**31)))
+        self._fitted_adaptation = adaptation
         device = self._device()
         if task_set is None:
             sampler, validation = self._from_sampler(X, rng, device)
@@ -228,6 +239,10 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         self._functional.to(torch.device("cpu"))
         if self._functional.uses_batch_statistics:
             self._pooled_statistics(sampler)
+            for name, layer in self.module_.named_modules():
+                if isinstance(layer, _BatchNorm) and layer.running_mean is not None and layer.running_var is not None:
+                    layer.running_mean.copy_(self._functional.constant[f"{name}.episode_mean"])
+                    layer.running_var.copy_(self._functional.constant[f"{name}.episode_var"])
 
     def _fitted_attributes(self, state: TrainingState, engine: Engine) -> dict[str, Any]:
         parameters = state.result().to(torch.device("cpu"))
@@ -262,14 +277,18 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
             )
             tasks = np.zeros(n, dtype=np.int64)
         codes = factorize("tasks", tasks, n)[1]
-        encoded = self._encode_fit(y, codes, first=not again)
-        weight = self._row_weights(encoded, check_sample_weight(sample_weight, array))
+        weight = check_sample_weight(sample_weight, array)
+        encoded = self._encode_fit(y, codes, weight, first=not again)
+        weight = self._row_weights(encoded, weight)
         return TaskSet.from_arrays(array, encoded, tasks, **columns, sample_weight=weight, dtype=dtype)
 
     def _from_task_set(
         self, task_set: TaskSet, rng: np.random.Generator, device: torch.device
     ) -> tuple[Any, Validation | None]:
-        training, held = split_tasks(task_set, self.validation_tasks if self.early_stopping else None, rng)
+        fraction = isinstance(self.validation_tasks, int | float)
+        training, held = split_tasks(
+            task_set, self.validation_tasks if self.early_stopping or not fraction else None, rng
+        )
         sampler = self._episodes(task_set.select(training) if len(held) else task_set)
         if sampler.n_left_out_:
             name = "shots_per_class" if sampler.per_class else "shots"
@@ -324,7 +343,7 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         return layers[0] if layers else None
 
     def _features_of_sampler(self, sampler: Any, again: bool) -> None:
-        support, query = sampler.sample(2, np.random.default_rng(0))
+        support, query = sampler.sample(SAMPLED_FOR_CLASSES, np.random.default_rng(0))
         n_in = int(np.prod(support.x.shape[2:]))
         if again and n_in != self.n_features_in_:
             raise InvalidDataError(
@@ -470,11 +489,14 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         task_set = TaskSet.from_arrays(array, encoded, labels, sample_weight=weight, dtype=self._dtype())
         task_set = adapted._prepare_support(task_set)
         self._require_rows_for_statistics(task_set)
-        engine = Engine(self._functional, self._adaptation(), mode=self.engine)
+        adaptation = self._fitted_adaptation
+        if not adaptation.learns:  # a fixed step size is a setting of adapting too
+            adaptation = replace(adaptation, inner_lr=self.inner_lr)
+        engine = Engine(self._functional, adaptation, mode=self.engine)
         engine.use(vectorized=self._vectorized)
         parameters = self._parameters
-        if not engine.adaptation.learns:  # then inner_lr is a setting of adaptation, and may have been changed
-            parameters = replace(parameters, sizes=engine.adaptation.init(parameters.moving))
+        if not adaptation.learns:
+            parameters = replace(parameters, sizes=adaptation.init(parameters.moving))
         with self._threads(len(array)):
             found = adapt_task_set(engine, parameters, task_set, None if steps is None else int(steps))
         adapted._adapted = AdaptedState(found, None if tasks is None else task_set.labels)
@@ -532,7 +554,7 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         return [o.double().numpy() for o in outputs]
 
     def _threads(self, n_rows: int) -> AbstractContextManager[None]:
-        return threads_for(sum(p.numel() for p in self._parameters.moving.values()), n_rows)
+        return threads_for(sum(p.numel() for p in self._template.parameters()), n_rows)
 
     def _runs_in_double(self) -> bool:
         f = self._functional
@@ -570,4 +592,4 @@ PATIENCE = 15  # rounds of 1/50 of the training
 
 def default_iterations(n_rows: int | None) -> int:
     """Meta-steps when `max_iter` is None: about one a training row, so that the time to fit grows with the data."""
-    return 3000 if n_rows is None else int(np.clip(n_rows, 150, 3000))
+    return 3000 if n_rows is None else int(np.clip(n_rows, 150, 2000))

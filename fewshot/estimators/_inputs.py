@@ -32,7 +32,7 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> npt.NDArray[np.flo
             )
         for column, dtype in X.dtypes.items():
             if pd.api.types.is_extension_array_dtype(dtype) and X[column].isna().any():
-                X = X.assign(**{str(column): X[column].astype("float64")})
+                X = X.astype({column: "float64"})
     array = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=False)
     finite = np.isfinite(array)
     if not finite.all():

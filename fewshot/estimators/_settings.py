@@ -48,7 +48,7 @@ support : {"random", "first"}, default="random"
 tasks_per_batch : int, default=16
     Tasks of one meta-step.
 max_iter : int, default=None
-    Meta-steps at most. None: one per training row, between 150 and 3,000; 3,000 with a sampler.
+    Meta-steps at most. None: one per training row, between 150 and 2,000; 3,000 with a sampler.
 outer_lr : float, default=0.001
     Learning rate of the outer optimiser.
 optimizer : str or callable, default="adam"
@@ -58,7 +58,8 @@ schedule : {"cosine", "constant"}, default="cosine"
 max_grad_norm : float or None, default=10.0
     The meta-gradient is scaled down to this norm.
 validation_tasks : float, sequence of task labels, or None, default=0.1
-    Tasks held out to judge training, as a fraction (of five tasks or more) or by label. A sampler draws fresh ones.
+    Tasks held out to judge training, as a fraction (none below 50 tasks: too few to judge) or by label. A sampler draws
+    fresh ones.
 early_stopping : bool, default=True
     Keep the state with the best validation loss, and stop when it no longer improves.
 warm_start : bool, default=False

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from scipy.special import expit, softmax
 from sklearn.base import ClassifierMixin
@@ -226,7 +227,7 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
             return out
         # Output j stands for the j-th class of the row's own task: move it to that class's column.
         labels = self._adapted.labels
-        rows = np.zeros(len(out), dtype=int) if labels is None else np.searchsorted(labels, np.asarray(tasks))
+        rows = np.zeros(len(out), dtype=int) if labels is None else pd.Index(labels).get_indexer(np.asarray(tasks))
         columns = np.full((len(out), len(self.classes_) + 1), -1e9)
         np.put_along_axis(columns, self._task_classes[rows], out, axis=1)
         return columns[:, :-1]
@@ -242,7 +243,9 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
     def _wrap_sampler(self, sampler: Any) -> Any:
         return PerTaskLabels(sampler, self._n_classes) if self.label_space == "per_task" else sampler
 
-    def _encode_fit(self, y: Any, codes: npt.NDArray[np.int64] | None, first: bool) -> npt.NDArray[np.int64]:
+    def _encode_fit(
+        self, y: Any, codes: npt.NDArray[np.int64], weight: npt.NDArray[np.float64], first: bool
+    ) -> npt.NDArray[np.int64]:
         if self.label_space not in ("shared", "per_task"):
             raise InvalidParameterError(f"label_space: got {self.label_space!r}; expected 'shared' or 'per_task'.")
         labels = _check_labels(y)
@@ -250,12 +253,17 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
         if len(classes) < 2:
             raise InvalidDataError(f"y: got one class only ({classes[0]!r}); a classifier needs at least two classes.")
         per_task = self.label_space == "per_task"
+        n_classes = len(classes)
+        if per_task:
+            of_task = np.unique(np.column_stack([codes, encoded]), axis=0)[:, 0]
+            n_classes = max(2, int(np.bincount(of_task).max()))
+            if not first and n_classes > self._n_classes:
+                raise InvalidDataError(
+                    f"y: a task has {n_classes} classes; the model that warm_start goes on from has outputs for "
+                    f"{self._n_classes}; start anew with warm_start=False."
+                )
         if first:
-            self.classes_ = classes
-            self._n_classes = len(classes)
-            if per_task and codes is not None:
-                of_task = np.unique(np.column_stack([codes, encoded]), axis=0)[:, 0]
-                self._n_classes = max(2, int(np.bincount(of_task).max()))
+            self.classes_, self._n_classes = classes, n_classes
             if self._row_loss() is binary_cross_entropy and (len(classes) != 2 or per_task):
                 raise InvalidParameterError(
                     f"loss: 'binary_cross_entropy' needs two shared classes, got {len(classes)}; use 'cross_entropy'."

@@ -32,7 +32,7 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
     Attributes
     ----------
     module_ : torch.nn.Module
-        The network with the meta-learned weights, to take out.
+        The network with the meta-learned weights, to take out. It predicts the standardised target.
     n_iter_ : int
         Number of meta-steps done.
     history_ : DataFrame
@@ -171,7 +171,9 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
     def _n_outputs(self) -> int:
         return len(self._target_mean)
 
-    def _encode_fit(self, y: Any, codes: npt.NDArray[np.int64] | None, first: bool) -> npt.NDArray[np.float64]:
+    def _encode_fit(
+        self, y: Any, codes: npt.NDArray[np.int64], weight: npt.NDArray[np.float64], first: bool
+    ) -> npt.NDArray[np.float64]:
         if self.shots_per_class is not None:
             raise InvalidParameterError("shots_per_class: a regressor has no classes; use shots=.")
         target = _check_target(y)
@@ -181,7 +183,8 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
             self._target_mean = np.zeros(columns.shape[1])
             self._target_scale = np.ones(columns.shape[1])
             if self._row_loss() in STANDARDISED:
-                self._target_mean, spread = columns.mean(0), columns.std(0)
+                self._target_mean = np.average(columns, axis=0, weights=weight)
+                spread = np.sqrt(np.average((columns - self._target_mean) ** 2, axis=0, weights=weight))
                 self._target_scale = np.where(spread > 0, spread, 1.0)
         return self._scaled(target)
 

@@ -33,7 +33,10 @@ def as_fitted(estimator: Any, X: Any, y: Any) -> Any:
     """Do the same for an estimator that is fitted; a plain one is not fitted again but frozen."""
     method = as_method(estimator)
     if isinstance(method, PooledModel) and method is not estimator:
-        return PooledModel(FrozenEstimator(estimator)).fit_meta(X, y)
+        frozen = PooledModel(FrozenEstimator(estimator)).fit_meta(X, y)
+        if hasattr(estimator, "classes_"):
+            frozen.classes_ = estimator.classes_  # those it knows, not those that happen to be scored
+        return frozen
     return method
 
 

@@ -83,7 +83,9 @@ class TrainingSettings:
                 raise InvalidParameterError(f"{name}: got {value!r}; expected a whole number of 1 or more.")
         for name in ("outer_lr", "max_grad_norm"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
+            if name == "max_grad_norm" and value is None:
+                continue
+            if not (isinstance(value, int | float | np.number) and 0 < value < math.inf):
                 raise InvalidParameterError(f"{name}: got {value!r}; expected a positive number.")
         for name, allowed in (("schedule", ("cosine", "constant")), ("order", ("exact", "first"))):
             value = getattr(self, name)
@@ -176,8 +178,9 @@ def meta_train(
         while not state.finished:
             if run.round_is_due():
                 run.end_round()
-                stop = on_round(state, len(state.history) - 1) if on_round is not None else False
-                state.finished = stop or run.is_tired() or state.iteration >= settings.max_iter
+                state.finished = run.is_tired() or state.iteration >= settings.max_iter
+                if on_round is not None:
+                    state.finished |= on_round(state, len(state.history) - 1)
             else:
                 run.meta_step()
     except KeyboardInterrupt:
@@ -219,13 +222,16 @@ class _Run:
         state = self.state
         self.before_step = state.rng.bit_generator.state
         supports, query = self.first = self.episodes()
-        self.engine.prepare(state.parameters, supports, query, self.settings.order)
-        if state.iteration > 0:
-            return
-        if not state.warm:
-            for name, value in calibrated(self.engine, state.parameters, supports).sizes.items():
-                self.leaves[f"{STEP_SIZE_GROUP}{name}"].detach().copy_(value)
-        if self.validation is not None:
+        first_step = state.iteration == 0
+
+        def calibrate(parameters: MetaParameters) -> MetaParameters:
+            if first_step and not state.warm:
+                for name, value in calibrated(self.engine, parameters, supports).sizes.items():
+                    self.leaves[f"{STEP_SIZE_GROUP}{name}"].detach().copy_(value)
+            return state.parameters
+
+        self.engine.prepare(state.parameters, supports, query, self.settings.order, calibrate)
+        if first_step and self.validation is not None and state.best is None:
             _judge(self.engine, self.validation, state)  # training must beat its own starting point
 
     def meta_step(self) -> None:
@@ -245,7 +251,7 @@ class _Run:
             factor = settings.rate(state.iteration)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["full_rate"] * factor
-            state.round_losses.append(float(found.loss.mean()))
+            state.round_losses.append(float(found.loss[query.weight.sum(1) > 0].mean()))
             self.update()
         else:
             state.skipped += 1
@@ -325,6 +331,8 @@ def _optimizer(settings: TrainingSettings, leaves: dict[str, Tensor], state: Tra
     )
     # One kernel for all tensors: with small networks the optimiser's launches would otherwise cost as much as its work.
     options = {"fused": True} if isinstance(settings.optimizer, str) else {}
+    if sizes and isinstance(settings.optimizer, str):
+        groups[-1]["weight_decay"] = 0.0  # decaying a logarithm would pull step sizes to 1
     optimizer = make(groups, lr=settings.outer_lr, **options)
     if state.optimizer is not None:
         optimizer.load_state_dict(state.optimizer)

@@ -17,7 +17,7 @@ from ..tasks import TaskSampler, TaskSet
 
 __all__ = ["Validation", "split_tasks"]
 
-FEWEST_TASKS = 5  # with fewer, holding one out costs more than early stopping brings
+FEWEST_TASKS = 50  # a tenth of fewer is too noisy a judge, and worth more as training tasks
 
 
 class Validation:
@@ -58,7 +58,7 @@ def split_tasks(
     task_set : TaskSet
         All tasks.
     validation_tasks : float, sequence of task labels, or None
-        A fraction of the tasks (none below five tasks), the labels of the tasks, or none.
+        A fraction of the tasks (none below 50 tasks), the labels of the tasks, or none.
     rng : numpy.random.Generator
         Chooses the tasks when a fraction is given.
 

@@ -292,6 +292,6 @@ class TestProgress:
     def test_warm_start_goes_on(self, lines):
         X, y, tasks = lines
         model = MAMLRegressor(max_iter=300, warm_start=True, random_state=0).fit_meta(X, y, tasks=tasks)
-        best = model.history_["validation_loss"].min()
+        before = model.history_["loss"].iloc[0]
         model.set_params(max_iter=2, early_stopping=False).fit_meta(X, y, tasks=tasks)
-        assert model.history_["loss"].iloc[0] < 4 * best + 0.2
+        assert model.history_["loss"].iloc[0] < 0.7 * before
