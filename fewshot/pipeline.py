@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, Self
 
+from sklearn.base import clone
 from sklearn.pipeline import Pipeline, _name_estimators
 from sklearn.utils.metaestimators import available_if
 
@@ -53,10 +54,11 @@ class MetaPipeline(Pipeline):
         last = self.steps[-1][1]
         # Not through Pipeline.fit: only the last step takes these columns, and a scaler need not say so about each.
         if len(self.steps) > 1:
-            head = self[:-1]
+            head = clone(self[:-1])
             X = head.fit_transform(X, y)
-            self.steps[:-1] = head.steps
         last.fit_meta(X, y, **{k: v for k, v in columns.items() if v is not None})
+        if len(self.steps) > 1:
+            self.steps[:-1] = head.steps  # only now, or a failed fit would leave new scalers before the old model
         return self
 
     def adapt(self, X: Any, y: Any, **columns: Any) -> Self:

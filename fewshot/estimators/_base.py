@@ -36,7 +36,7 @@ from ..threads import threads_for
 from ..training import TrainingSettings, TrainingState, Validation, meta_train, split_tasks
 from ..training.callbacks import CallbackSupportMixin, progress_bar, report_rounds, with_callbacks
 from ..training.loop import ROUNDS
-from ._inputs import check_columns, check_features, check_sample_weight, check_target_length
+from ._inputs import check_columns, check_features, check_sample_weight, check_target_length, one_line
 
 __all__ = ["MetaEstimator"]
 
@@ -160,8 +160,14 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         VerificationError
             If the vectorised meta-gradient of `module` is wrong.
         """
-        with progress_bar(self, shown=bool(self.verbose)):
-            return self._fit_meta(X, y, tasks, blocks, time, sample_weight)
+        before = dict(vars(self))
+        try:
+            with progress_bar(self, shown=bool(self.verbose)):
+                return self._fit_meta(X, y, tasks, blocks, time, sample_weight)
+        except Exception:
+            vars(self).clear()  # a fit that failed must not cost the model that was there
+            vars(self).update(before)
+            raise
 
     def fit(
         self,
@@ -181,8 +187,8 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         adaptation = self._adaptation()
         dtype = self._dtype()
         again = bool(self.warm_start) and hasattr(self, "_parameters")
-        rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
-        self._settings(None, validated=False)  # a wrong setting must not cost the model that is there
+        seed = one_line("random_state", check_random_state, self.random_state).randint(2**31)
+        rng = np.random.default_rng(seed)
         for attribute in ("_adapted", "_task_classes", "step_scale_"):
             self.__dict__.pop(attribute, None)
         if is_sampler(X):
@@ -501,6 +507,14 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
             found = adapt_task_set(engine, parameters, task_set, None if steps is None else int(steps))
         adapted._adapted = AdaptedState(found, None if tasks is None else task_set.labels)
         adapted.step_scale_ = found.step_scale.numpy()
+        stuck = int((adapted.step_scale_ == 0).sum())
+        if stuck:
+            logger.warning(
+                "adapt: %d of %d task(s) stayed at the initialisation, since no step size lowered their support loss; see "
+                "step_scale_ and check the units of X and y",
+                stuck,
+                len(adapted.step_scale_),
+            )
         return adapted
 
     def _require_rows_for_statistics(self, task_set: TaskSet) -> None:
@@ -533,7 +547,7 @@ class MetaEstimator(CallbackSupportMixin, BaseEstimator):
         known = pd.Index(state.labels).get_indexer(pd.Index(unique))
         if (known < 0).any():
             raise UnknownTaskError(
-                f"tasks: {unique[known < 0][0]!r} is not among the {len(state.labels)} tasks that this model was adapted "
+                f"tasks: {unique[known < 0].tolist()[0]!r} is not among the {len(state.labels)} tasks that this model was adapted "
                 "to; adapt to it first."
             )
         order = np.argsort(codes, kind="stable")

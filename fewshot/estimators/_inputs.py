@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,9 @@ from sklearn.utils.validation import _check_sample_weight, _num_samples, validat
 
 from ..errors import InvalidDataError
 
-__all__ = ["check_columns", "check_features", "check_sample_weight", "check_target_length"]
+__all__ = ["check_columns", "check_features", "check_sample_weight", "check_target_length", "one_line"]
+
+T = TypeVar("T")
 
 
 def check_features(estimator: Any, X: Any, *, reset: bool) -> npt.NDArray[np.float64]:
@@ -33,11 +37,11 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> npt.NDArray[np.flo
         for column, dtype in X.dtypes.items():
             if pd.api.types.is_extension_array_dtype(dtype) and X[column].isna().any():
                 X = X.astype({column: "float64"})
-    array = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=False)
+    array = one_line("X", validate_data, estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=False)
     finite = np.isfinite(array)
     if not finite.all():
         names = getattr(estimator, "feature_names_in_", None)
-        columns = [str(names[i]) if names is not None else f"number {i}" for i in np.flatnonzero(~finite.all(0))]
+        columns = [str(names[i]) if names is not None else f"number {i + 1}" for i in np.flatnonzero(~finite.all(0))]
         n_nan, n_infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
         what = " and ".join(f"{n} {kind}" for n, kind in ((n_nan, "NaN"), (n_infinite, "infinity")) if n)
         raise InvalidDataError(
@@ -45,6 +49,22 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> npt.NDArray[np.flo
             "make_meta_pipeline(SimpleImputer(), ...)."
         )
     return array  # type: ignore[no-any-return]
+
+
+def one_line(name: str, check: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call a check of scikit-learn's; what it raises becomes one line that begins with the parameter's name.
+
+    Its sentences are kept, for its own estimator checks look for them, but not the arrays that it prints. What it says
+    about feature names, over several lines, it expects from every estimator word for word.
+    """
+    try:
+        return check(*args, **kwargs)
+    except ValueError as error:
+        text = str(error)
+        if "feature names should match" in text:
+            raise
+        text = " ".join(re.sub(r"\n?array=.*?\.\n", " ", text, flags=re.DOTALL).split())
+        raise InvalidDataError(text if text.startswith(f"{name}:") else f"{name}: {text}") from None
 
 
 def check_target_length(X: Any, y: Any) -> None:
@@ -75,8 +95,10 @@ def check_columns(n_rows: int, **columns: Any) -> dict[str, npt.NDArray[Any] | N
 def check_sample_weight(sample_weight: Any, X: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return row weights as an array of ones or of checked non-negative numbers."""
     if sample_weight is not None:
-        check_consistent_length(X, sample_weight)
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        one_line("sample_weight", check_consistent_length, X, sample_weight)
+    weight = one_line(
+        "sample_weight", _check_sample_weight, sample_weight, X, dtype=np.float64, ensure_non_negative=True
+    )
     if not (weight > 0).any():
         raise InvalidDataError("sample_weight: all weights are zero; at least one row must count.")
     return weight  # type: ignore[no-any-return]

@@ -23,6 +23,7 @@ from ..errors import InvalidDataError, InvalidParameterError, NotFittedError
 from ..losses import CLASSIFICATION_LOSSES, RowLoss, binary_cross_entropy, resolve_loss
 from ..tasks import Rows, TaskSet
 from ._base import MetaEstimator
+from ._inputs import one_line
 from ._settings import CLASSIFIER_PARAMETERS, COMMON_PARAMETERS, describe
 
 __all__ = ["MAMLClassifier"]
@@ -251,7 +252,9 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
         labels = _check_labels(y)
         classes, encoded = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
-            raise InvalidDataError(f"y: got one class only ({classes[0]!r}); a classifier needs at least two classes.")
+            raise InvalidDataError(
+                f"y: got one class only ({classes.tolist()[0]!r}); a classifier needs at least two classes."
+            )
         per_task = self.label_space == "per_task"
         n_classes = len(classes)
         if per_task:
@@ -271,7 +274,9 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
         elif not per_task:
             encoded = self._codes(labels)
         if not per_task and self.class_weight is not None:
-            weights = compute_class_weight(self.class_weight, classes=classes, y=labels)
+            weights = one_line("class_weight", compute_class_weight, self.class_weight, classes=classes, y=labels)
+            if not (weights >= 0).all():
+                raise InvalidParameterError(f"class_weight: got {self.class_weight!r}; expected weights of 0 or more.")
             self._class_weights = np.ones(len(self.classes_))
             self._class_weights[self._codes(classes)] = weights
         elif self.class_weight is not None:
@@ -300,7 +305,7 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
         known = np.isin(labels, self.classes_)
         if not known.all():
             raise InvalidDataError(
-                f"y: class {np.asarray(labels)[~known][0]!r} was not seen in meta-training (classes: "
+                f"y: class {labels[~known].tolist()[0]!r} was not seen in meta-training (classes: "
                 f"{', '.join(map(str, self.classes_[:8]))}); use label_space='per_task' if each task has its own."
             )
         return np.searchsorted(self.classes_, labels).astype(np.int64)
@@ -316,9 +321,10 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
         first = np.searchsorted(task, np.arange(task_set.n_tasks))
         local = np.arange(len(pairs)) - first[task]
         if local.max() >= self._n_classes:
+            label = task_set.labels.tolist()[task[local.argmax()]]
             raise InvalidDataError(
-                f"y: the support of task {task_set.labels[task[local.argmax()]]!r} has {local.max() + 1} classes; the model "
-                f"was meta-trained for at most {self._n_classes}."
+                f"y: the support of task {label!r} has {local.max() + 1} classes; the model was meta-trained for at most "
+                f"{self._n_classes}."
             )
         self._task_classes = np.full((task_set.n_tasks, self._n_classes), len(self.classes_))
         self._task_classes[task, local] = column
@@ -328,6 +334,9 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
 
 
 def _check_labels(y: Any) -> npt.NDArray[Any]:
-    labels = column_or_1d(y, warn=True)
-    check_classification_targets(labels)
-    return np.asarray(labels)
+    labels = np.asarray(one_line("y", column_or_1d, y, warn=True))
+    missing = int(pd.isna(labels).sum())
+    if missing:
+        raise InvalidDataError(f"y: Input y contains NaN, None or NA ({missing} of {len(labels)}); drop those rows.")
+    one_line("y", check_classification_targets, labels)
+    return labels

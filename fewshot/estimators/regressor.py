@@ -16,6 +16,7 @@ from ..errors import InvalidDataError, InvalidParameterError
 from ..losses import REGRESSION_LOSSES, RowLoss, absolute_error, huber, poisson, resolve_loss, squared_error
 from ..tasks import Rows
 from ._base import MetaEstimator
+from ._inputs import one_line
 from ._settings import COMMON_PARAMETERS, describe
 
 __all__ = ["MAMLRegressor"]
@@ -211,7 +212,7 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
 
 
 def _check_target(y: Any) -> npt.NDArray[np.float64]:
-    target = check_array(y, ensure_2d=False, dtype=np.float64, ensure_all_finite=False, input_name="y")
+    target = one_line("y", check_array, y, ensure_2d=False, dtype=np.float64, ensure_all_finite=False, input_name="y")
     if target.ndim == 2 and target.shape[1] == 1:
         target = column_or_1d(target, warn=True)
     bad = int((~np.isfinite(target)).sum())

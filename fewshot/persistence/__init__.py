@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from sklearn.pipeline import Pipeline
 
+from ..adaptation import Adaptation
 from ..errors import FewShotError, SerializationError
 from ..estimators import MAMLClassifier, MAMLRegressor
 from ..estimators._base import AdaptedState
@@ -199,7 +200,7 @@ class _ObjectUnpacker(Unpacker):
         return load_sklearn(self.tensors[node["name"]].numpy().tobytes(), self.unpack(node["routing"]))
 
 
-for _cls in (AdaptedState, AdaptedTasks, MetaParameters, MetaPipeline, Pipeline):
+for _cls in (Adaptation, AdaptedState, AdaptedTasks, MetaParameters, MetaPipeline, Pipeline):
     register(_cls, _cls.__name__)
 for _cls in (MAMLClassifier, MAMLRegressor):
     register(_cls, _cls.__name__, to_state=to_state, from_state=from_state)

@@ -186,6 +186,8 @@ def meta_train(
     except KeyboardInterrupt:
         run.save()
         raise
+    if state.skipped * 2 > state.iteration:
+        raise DivergenceError(_diverged(f"{state.skipped} of {state.iteration} meta-steps"))
     state.finished, state.optimizer = True, None
     if state.skipped:
         logger.warning("skipped %d of %d meta-steps whose gradient was not finite", state.skipped, state.iteration)
@@ -257,10 +259,7 @@ class _Run:
             state.skipped += 1
             self.in_a_row += 1
             if self.in_a_row >= MOST_SKIPPED_IN_A_ROW:
-                raise DivergenceError(
-                    f"inner_lr, outer_lr: the meta-gradient was not finite in {self.in_a_row} meta-steps in a row (at step "
-                    f"{state.iteration}); lower inner_lr (or inner_steps), or outer_lr, or standardise the features."
-                )
+                raise DivergenceError(_diverged(f"{self.in_a_row} meta-steps in a row (at step {state.iteration})"))
         self.count_step()
 
     def update(self) -> None:
@@ -307,6 +306,13 @@ class _Run:
         if self.before_step is not None:
             self.state.rng.bit_generator.state = self.before_step  # the unfinished meta-step is drawn again
         self.state.optimizer = copy.deepcopy(self.optimizer.state_dict())
+
+
+def _diverged(when: str) -> str:
+    return (
+        f"inner_lr, outer_lr: the meta-gradient was not finite in {when}; lower inner_lr (or inner_steps), or outer_lr, or "
+        "standardise the features."
+    )
 
 
 def _judge(engine: Engine, validation: Validation, state: TrainingState) -> float:

@@ -29,12 +29,12 @@ def _run(estimator, check):
         check(estimator)
 
 
-@pytest.mark.parametrize(("estimator", "check"), _checks(QUICK), ids=_name)
+@pytest.mark.parametrize(("estimator", "check"), list(_checks(QUICK)), ids=_name)
 def test_scikit_learn_checks(estimator, check):
     _run(estimator, check)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("estimator", "check"), _checks(DEFAULT), ids=_name)
+@pytest.mark.parametrize(("estimator", "check"), list(_checks(DEFAULT)), ids=_name)
 def test_scikit_learn_checks_with_the_defaults(estimator, check):
     _run(estimator, check)
