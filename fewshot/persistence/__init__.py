@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 from ..adaptation import Adaptation
 from ..errors import FewShotError, SerializationError
 from ..estimators import MAMLClassifier, MAMLRegressor
-from ..estimators._base import AdaptedState
+from ..estimators._adapted import AdaptedState
 from ..inference import AdaptedTasks
 from ..metagradient import MetaParameters
 from ..pipeline import MetaPipeline

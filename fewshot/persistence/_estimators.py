@@ -83,7 +83,7 @@ def to_state(model: MetaEstimator) -> dict[str, dict[str, Any]]:
     state["network"] = {
         "n_outputs": f.n_outputs,
         "frozen": {n: p for n, p in template.named_parameters() if n not in {**f.moving, **f.shared}},
-        "buffers": dict(template.named_buffers()),
+        "buffers": dict(model.module_.named_buffers()),
         "constant": f.constant,
         "over_rows_only": [layer.name for layer in batch_norm_layers(f.skeleton) if layer.over_rows_only],
         "probe": None,
