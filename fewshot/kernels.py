@@ -216,7 +216,9 @@ class VectorizedKernels:
         gradient = grad(self.functional.support_loss)
 
         def one(moving: Tensors, shared: Tensors, constant: Tensors, support: Rows, direction: Tensors) -> Any:
-            g, pull_back = vjp(lambda m, s: gradient(m, s, constant, support), moving, shared)
+            # Without has_aux it returns two values, which its annotation leaves open.
+            result: Any = vjp(lambda m, s: gradient(m, s, constant, support), moving, shared)
+            g, pull_back = result
             return g, *pull_back(direction)
 
         def kernel(moving: Tensors, shared: Tensors, constant: Tensors, support: Rows, direction: Tensors) -> Any:

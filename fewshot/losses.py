@@ -94,7 +94,7 @@ def resolve_loss(loss: Any, known: dict[str, RowLoss]) -> RowLoss:
     if loss is None:
         return next(iter(known.values()))
     if callable(loss):
-        return loss  # type: ignore[no-any-return]
+        return loss
     if loss in known:
         return known[loss]
     raise InvalidParameterError(

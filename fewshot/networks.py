@@ -137,7 +137,7 @@ class Reshaped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Reshape the rows and apply the module."""
-        return self.module(x.reshape(*x.shape[:-1], *self.input_shape))  # type: ignore[no-any-return]
+        return self.module(x.reshape(*x.shape[:-1], *self.input_shape))
 
 
 def build_module(

@@ -64,6 +64,8 @@ class EpisodeBatchNorm(nn.Module):
         Qualified name of the layer in its network.
     """
 
+    weight: Tensor | None
+    bias: Tensor | None
     episode_mean: Tensor
     episode_var: Tensor
 
@@ -108,7 +110,9 @@ class EpisodeBatchNorm(nn.Module):
                 _episode.captured[f"{prefix}episode_mean"] = mean
                 _episode.captured[f"{prefix}episode_var"] = var
         x = (x - mean.reshape(column)) * (var + self.eps).rsqrt().reshape(column)
-        return x if self.weight is None else x * self.weight.reshape(column) + self.bias.reshape(column)
+        if self.weight is None or self.bias is None:
+            return x
+        return x * self.weight.reshape(column) + self.bias.reshape(column)
 
 
 class ElementaryLayerNorm(nn.Module):
@@ -119,6 +123,9 @@ class ElementaryLayerNorm(nn.Module):
     layer : torch.nn.LayerNorm
         The layer to stand in for; parameters are shared.
     """
+
+    weight: Tensor | None
+    bias: Tensor | None
 
     def __init__(self, layer: nn.LayerNorm) -> None:
         super().__init__()
@@ -145,11 +152,14 @@ class ElementaryInstanceNorm(nn.Module):
         The layer to stand in for; parameters are shared.
     """
 
+    weight: Tensor | None
+    bias: Tensor | None
+
     def __init__(self, layer: _InstanceNorm) -> None:
         super().__init__()
         _take_over(self, layer)
         self.eps = layer.eps
-        self.unbatched_ndim = layer._get_no_batch_dim()  # type: ignore[no-untyped-call]
+        self.unbatched_ndim = layer._get_no_batch_dim()
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each channel of each row of `x`, shape (rows, channels, *positions) or (channels, *positions)."""
@@ -158,7 +168,9 @@ class ElementaryInstanceNorm(nn.Module):
         centred = x - x.mean(over, keepdim=True)
         x = centred * ((centred**2).mean(over, keepdim=True) + self.eps).rsqrt()
         column = (-1,) + (1,) * n_positions
-        return x if self.weight is None else x * self.weight.reshape(column) + self.bias.reshape(column)
+        if self.weight is None or self.bias is None:
+            return x
+        return x * self.weight.reshape(column) + self.bias.reshape(column)
 
 
 def _take_over(new: nn.Module, layer: nn.Module) -> None:

@@ -63,6 +63,8 @@ class AdaptsAndPredicts:
     _template: torch.nn.Module
     _vectorized: bool
     _predicts_double: bool
+    _adapted: AdaptedState
+    step_scale_: npt.NDArray[np.float32]
 
     def _encode_adapt(self, y: Any) -> npt.NDArray[Any]:
         """Check and encode the targets of a support."""

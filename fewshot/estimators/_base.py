@@ -52,6 +52,8 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
     __metadata_request__decision_function = {"tasks": True}
     __metadata_request__score = {"tasks": True, "sample_weight": True}
 
+    n_features_in_: int
+
     # Checks of sklearn.utils.estimator_checks that cannot pass, and why.
     _expected_failed_checks: ClassVar[dict[str, str]] = {
         "check_sample_weight_equivalence_on_dense_data": "episodes are random subsets of rows: repeating a row changes "
@@ -125,13 +127,13 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
         VerificationError
             If the vectorised meta-gradient of `module` is wrong.
         """
-        before = dict(vars(self))
+        before = dict(self.__dict__)
         try:
             with progress_bar(self, shown=bool(self.verbose)):
                 return self._fit_meta(X, y, tasks, blocks, time, sample_weight)
         except Exception:
-            vars(self).clear()  # a fit that failed must not cost the model that was there
-            vars(self).update(before)
+            self.__dict__.clear()  # a fit that failed must not cost the model that was there
+            self.__dict__.update(before)
             raise
 
     def fit(
@@ -206,7 +208,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
         return self
 
     def _finish(self, fitted: dict[str, Any], sampler: Any, interrupted: TrainingState | None) -> None:
-        vars(self).update(fitted, _training=interrupted)
+        self.__dict__.update(fitted, _training=interrupted)
         self._functional.to(torch.device("cpu"))
         if self._functional.uses_batch_statistics:
             self._pooled_statistics(sampler)
@@ -344,7 +346,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             return TrainingState(MetaParameters(moving, self._functional.shared, adaptation.init(moving)), rng)
         interrupted = getattr(self, "_training", None)
         if interrupted is not None:
-            return interrupted  # type: ignore[no-any-return]
+            return interrupted
         return TrainingState(self._parameters.to(), rng, warm=True)
 
     def _pooled_statistics(self, sampler: Any) -> None:

@@ -48,7 +48,7 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> npt.NDArray[np.flo
             f"X: contains {what} (column {_some(columns)}); expected finite numbers: impute first, for example with "
             "make_meta_pipeline(SimpleImputer(), ...)."
         )
-    return array  # type: ignore[no-any-return]
+    return array
 
 
 def one_line(name: str, check: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -101,7 +101,7 @@ def check_sample_weight(sample_weight: Any, X: npt.NDArray[Any]) -> npt.NDArray[
     )
     if not (weight > 0).any():
         raise InvalidDataError("sample_weight: all weights are zero; at least one row must count.")
-    return weight  # type: ignore[no-any-return]
+    return weight
 
 
 def _some(names: list[str]) -> str:

@@ -144,7 +144,9 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
         tags = super().__sklearn_tags__()
         # Without adaptation it predicts from a starting point, which is not meant to be good for any one task.
         tags.classifier_tags.poor_score = True
-        return tags  # type: ignore[no-any-return]
+        return tags
+
+    _n_classes: int
 
     # ---------------------------------------------------------------- prediction
 
@@ -185,7 +187,7 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
         if self._row_loss() is binary_cross_entropy:
             p = expit(out[:, 0])
             return np.column_stack([1 - p, p])
-        return softmax(out, axis=1)  # type: ignore[no-any-return]
+        return softmax(out, axis=1)
 
     def predict(self, X: Any, *, tasks: Any = None) -> npt.NDArray[Any]:
         """Predict class labels.

@@ -134,7 +134,7 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
         tags.target_tags.single_output = True
         # Without adaptation it predicts from a starting point, which is not meant to be good for any one task.
         tags.regressor_tags.poor_score = True
-        return tags  # type: ignore[no-any-return]
+        return tags
 
     def predict(self, X: Any, *, tasks: Any = None) -> npt.NDArray[np.float64]:
         """Predict targets.
@@ -221,4 +221,4 @@ def _check_target(y: Any) -> npt.NDArray[np.float64]:
         raise InvalidDataError(f"y: contains {bad} value(s) of NaN or infinity ({kind}); drop those rows.")
     if target.ndim > 2:
         raise InvalidDataError(f"y: got shape {target.shape}; expected (rows,) or (rows, outputs).")
-    return target  # type: ignore[no-any-return]
+    return target

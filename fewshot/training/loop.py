@@ -329,17 +329,15 @@ def _optimizer(settings: TrainingSettings, leaves: dict[str, Tensor], state: Tra
     weights = [v for k, v in leaves.items() if not k.startswith(STEP_SIZE_GROUP)]
     sizes = [v for k, v in leaves.items() if k.startswith(STEP_SIZE_GROUP)]
     rates = settings.outer_lr, settings.outer_lr * settings.step_size_lr
-    groups = [{"params": g, "full_rate": r} for g, r in zip((weights, sizes), rates, strict=True) if g]
-    make = (
-        OPTIMIZERS.get(settings.optimizer, settings.optimizer)
-        if isinstance(settings.optimizer, str)
-        else settings.optimizer
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": g, "full_rate": r} for g, r in zip((weights, sizes), rates, strict=True) if g
+    ]
+    make = OPTIMIZERS[settings.optimizer] if isinstance(settings.optimizer, str) else settings.optimizer
     # One kernel for all tensors: with small networks the optimiser's launches would otherwise cost as much as its work.
     options = {"fused": True} if isinstance(settings.optimizer, str) else {}
     if sizes and isinstance(settings.optimizer, str):
         groups[-1]["weight_decay"] = 0.0  # decaying a logarithm would pull step sizes to 1
-    optimizer = make(groups, lr=settings.outer_lr, **options)
+    optimizer: torch.optim.Optimizer = make(groups, lr=settings.outer_lr, **options)
     if state.optimizer is not None:
         optimizer.load_state_dict(state.optimizer)
     return optimizer
