@@ -48,6 +48,8 @@ def public_modules() -> list[str]:
         except ModuleNotFoundError:
             continue
         names |= {top} | {module.name for module in pkgutil.walk_packages(package.__path__, top + ".")}
+    # What serves the command line alone is described by its --help.
+    names = {n for n in names if not n.startswith(("fewshot.cli", "fewshot.study", "fewshot.report"))}
     return sorted(name for name in names if not any(part.startswith("_") for part in name.split(".")))
 
 

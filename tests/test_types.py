@@ -2,15 +2,12 @@
 
 import subprocess
 
-import pytest
-
 PLANTED = '''"""A module with a type error."""
 
 length: int = "five"
 '''
 
 
-@pytest.mark.slow
 def test_a_type_error_in_an_application_is_found(source_copy, install_apart, tmp_path):
     source = source_copy()
     (source / "applications" / "medicine" / "planted.py").write_text(PLANTED)
