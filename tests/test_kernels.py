@@ -175,10 +175,10 @@ def test_a_trace_of_training_mode_does_not_answer_for_evaluation_mode():
     moving = expand(functional.moving, 2)
     rows = Rows(torch.randn(2, 3, 2), torch.zeros(2, 3, 1), torch.ones(2, 3))
     kernels = VectorizedKernels(functional)
-    functional.train(True)
+    functional.skeleton.train(True)
     for _ in range(kernels_module.TRACE_AFTER + 2):
         training = kernels.gradient(moving, {}, rows)[0]
-    functional.train(False)
+    functional.skeleton.train(False)
     torch.testing.assert_close(training, 4 * kernels.gradient(moving, {}, rows)[0])
 
 
@@ -186,7 +186,7 @@ def test_a_trace_of_training_mode_does_not_answer_for_evaluation_mode():
 def test_dropout_is_drawn_per_task_by_the_seed_alone(kind):
     module = torch.nn.Sequential(torch.nn.Linear(3, 50), torch.nn.Dropout(0.5), torch.nn.Linear(50, 1))
     functional = FunctionalModule(module, squared_error, "all", 1)
-    functional.train(True)
+    functional.skeleton.train(True)
     kernels = LoopKernels(functional) if kind == "loop" else VectorizedKernels(functional, random=True)
     x, y = torch.randn(1, 4, 3).expand(3, 4, 3), torch.zeros(3, 4, 1)
     rows = Rows(x, y, torch.ones(3, 4))

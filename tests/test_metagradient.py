@@ -340,7 +340,7 @@ def test_random_draws_of_a_step_are_those_of_its_pull_back_and_chunks_keep_them(
     """With dropout the meta-gradient is that of one fixed network: finite differences with the same seed agree."""
     module = torch.nn.Sequential(torch.nn.Linear(3, 20), torch.nn.Dropout(0.5), torch.nn.Tanh(), torch.nn.Linear(20, 1))
     functional = FunctionalModule(module.double(), squared_error, "all", 1)
-    functional.train(True)
+    functional.skeleton.train(True)
     adaptation = Adaptation(2, 0.1)
     meta = MetaParameters(functional.moving, {}, adaptation.init(functional.moving))
     supports, query = batch(draw_tasks(3), 2)

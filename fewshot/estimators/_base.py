@@ -167,10 +167,11 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             self._features_of_sampler(X, again)
         else:
             task_set = self._task_set(X, y, tasks, blocks, time, sample_weight, dtype, again)
+        build_seed = int(rng.integers(2**31))  # drawn in any case: a resumed fit must find the same numbers after it
         if again:
             self._functional = self._functional.copy()  # adapted models share the old one
         else:
-            self._build(adaptation, dtype, int(rng.integers(2**31)))
+            self._build(adaptation, dtype, build_seed)
         self._fitted_adaptation = adaptation
         device = self._device()
         if task_set is None:
@@ -214,7 +215,9 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             self._pooled_statistics(sampler)
             constant = self._functional.constant
             for name, layer in self.module_.named_modules():
-                if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
+                # A frozen layer keeps its statistics too: a pretrained body comes back bit for bit.
+                frozen = not all(p.requires_grad for p in layer.parameters())
+                if isinstance(layer, _BatchNorm) and layer.running_mean is not None and not frozen:
                     prefix = f"{name}." if name else ""
                     for buffer, statistic in (("running_mean", "episode_mean"), ("running_var", "episode_var")):
                         getattr(layer, buffer).copy_(constant[prefix + statistic])
@@ -260,7 +263,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
     def _from_task_set(
         self, task_set: TaskSet, rng: np.random.Generator, device: torch.device
     ) -> tuple[Any, Validation | None]:
-        fraction = isinstance(self.validation_tasks, int | float)
+        fraction = isinstance(self.validation_tasks, int | float | str)
         training, held = split_tasks(
             task_set, self.validation_tasks if self.early_stopping or not fraction else None, rng
         )

@@ -57,9 +57,9 @@ schedule : {"cosine", "constant"}, default="cosine"
     How the learning rate falls over the meta-steps.
 max_grad_norm : float or None, default=10.0
     The meta-gradient is scaled down to this norm.
-validation_tasks : float, sequence of task labels, or None, default=0.1
-    Tasks held out to judge training, as a fraction (none below 50 tasks: too few to judge) or by label. A sampler draws
-    fresh ones.
+validation_tasks : float, sequence of task labels, "auto" or None, default="auto"
+    Tasks held out to judge training, as a fraction or by label. "auto" holds out a tenth from 50 tasks on: fewer are too
+    noisy a judge, and worth more as training tasks. A sampler draws fresh ones.
 early_stopping : bool, default=True
     Keep the state with the best validation loss, and stop when it no longer improves.
 warm_start : bool, default=False

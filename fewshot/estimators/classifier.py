@@ -95,7 +95,7 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
         optimizer: Any = "adam",
         schedule: str = "cosine",
         max_grad_norm: float | None = 10.0,
-        validation_tasks: Any = 0.1,
+        validation_tasks: Any = "auto",
         early_stopping: bool = True,
         warm_start: bool = False,
         engine: str = "auto",
@@ -340,5 +340,9 @@ def _check_labels(y: Any) -> npt.NDArray[Any]:
     missing = int(pd.isna(labels).sum())
     if missing:
         raise InvalidDataError(f"y: Input y contains NaN, None or NA ({missing} of {len(labels)}); drop those rows.")
+    if labels.dtype.kind == "f" and np.isinf(labels).any():
+        raise InvalidDataError(
+            "y: Input y contains infinity or a value too large for dtype('float64'); drop those rows."
+        )
     one_line("y", check_classification_targets, labels)
     return labels

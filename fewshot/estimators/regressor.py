@@ -85,7 +85,7 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
         optimizer: Any = "adam",
         schedule: str = "cosine",
         max_grad_norm: float | None = 10.0,
-        validation_tasks: Any = 0.1,
+        validation_tasks: Any = "auto",
         early_stopping: bool = True,
         warm_start: bool = False,
         engine: str = "auto",

@@ -180,7 +180,7 @@ def meta_train(
                 run.end_round()
                 state.finished = run.is_tired() or state.iteration >= settings.max_iter
                 if on_round is not None:
-                    state.finished |= on_round(state, len(state.history) - 1)
+                    state.finished |= bool(on_round(state, len(state.history) - 1))
             else:
                 run.meta_step()
     except KeyboardInterrupt:

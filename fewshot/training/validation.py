@@ -17,7 +17,8 @@ from ..tasks import TaskSampler, TaskSet
 
 __all__ = ["Validation", "split_tasks"]
 
-FEWEST_TASKS = 50  # a tenth of fewer is too noisy a judge, and worth more as training tasks
+FEWEST_TASKS = 5  # with fewer, holding one out costs more than early stopping brings
+FEWEST_FOR_AUTO = 50  # a tenth of fewer is too noisy a judge, and worth more as training tasks
 
 
 class Validation:
@@ -57,8 +58,8 @@ def split_tasks(
     ----------
     task_set : TaskSet
         All tasks.
-    validation_tasks : float, sequence of task labels, or None
-        A fraction of the tasks (none below 50 tasks), the labels of the tasks, or none.
+    validation_tasks : float, sequence of task labels, "auto" or None
+        A fraction of the tasks (none below five tasks; "auto": a tenth from 50 tasks on), the labels of the tasks, or none.
     rng : numpy.random.Generator
         Chooses the tasks when a fraction is given.
 
@@ -69,12 +70,14 @@ def split_tasks(
     """
     n = task_set.n_tasks
     everything = np.arange(n)
+    if isinstance(validation_tasks, str) and validation_tasks == "auto":
+        validation_tasks = 0.1 if n >= FEWEST_FOR_AUTO else None
     if validation_tasks is None:
         return everything, everything[:0]
     if isinstance(validation_tasks, float | int) and not isinstance(validation_tasks, bool):
         if not 0 <= validation_tasks < 1:
             raise InvalidParameterError(
-                f"validation_tasks: got {validation_tasks!r}; expected a fraction in [0, 1), task labels, or None."
+                f"validation_tasks: got {validation_tasks!r}; expected a fraction in [0, 1), task labels, 'auto' or None."
             )
         if validation_tasks == 0 or n < FEWEST_TASKS:
             return everything, everything[:0]
@@ -88,7 +91,7 @@ def split_tasks(
             )
     else:
         raise InvalidParameterError(
-            f"validation_tasks: got {validation_tasks!r}; expected a fraction in [0, 1), task labels, or None."
+            f"validation_tasks: got {validation_tasks!r}; expected a fraction in [0, 1), task labels, 'auto' or None."
         )
     training = np.setdiff1d(everything, held)
     if not len(training):

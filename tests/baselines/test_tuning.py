@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fewshot.baselines import PooledModel, RefittedModel, SupportModel
 from fewshot.baselines._table import Table
-from fewshot.baselines._tuning import _episodes
+from fewshot.baselines._tuning import draw_episodes
 from fewshot.errors import InvalidParameterError
 
 RNG = np.random.default_rng(0)
@@ -74,7 +74,7 @@ def test_a_grid_that_is_none_is_an_error():
 def test_episodes_keep_blocks_on_one_side_and_give_every_adapted_task_a_support():
     blocks = np.tile(np.repeat([0, 1, 2, 3], 3), 12)
     table = Table.read(X, Y, np.append(TASKS[:-1], 99), blocks=blocks)
-    for k, support, query in _episodes(table, [0, 1, 5], 100, np.random.default_rng(0)):
+    for k, support, query in draw_episodes(table, [0, 1, 5], 100, np.random.default_rng(0)):
         assert len(support) == 0 if k == 0 else set(table.codes[query]) <= set(table.codes[support])
         side = {(t, b) for t, b in zip(TASKS[support], blocks[support], strict=True)}
         assert not side & {(t, b) for t, b in zip(TASKS[query], blocks[query], strict=True) if t != 11}

@@ -297,9 +297,15 @@ class TestNonFinite:
 
     def test_many_but_not_in_a_row_do_not(self):
         scene = Scene()
+        scene.sampler = Poisoned(scene.sampler, lambda i: i % 50 in range(1, 25))
+        scene.train(max_iter=100)
+        assert scene.state.skipped == 48
+
+    def test_most_of_all_steps_do_too(self):
+        scene = Scene()
         scene.sampler = Poisoned(scene.sampler, lambda i: i % 25 != 0)
-        scene.train(max_iter=80)
-        assert scene.state.skipped == 77
+        with pytest.raises(DivergenceError, match="77 of 80 meta-steps"):
+            scene.train(max_iter=80)
 
 
 class TestValidationAndStopping:
