@@ -14,7 +14,8 @@ that recur, traces each kernel once with make_fx, which removes the cost of the 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -125,23 +126,10 @@ class LoopKernels:
         return _stack(gradients), _stack(of_moving), _stack(of_shared)
 
 
-def _loop_context() -> Any:
-    return _Contexts(torch.enable_grad(), differentiable_forward(), torch.random.fork_rng(devices=[]))
-
-
-class _Contexts:
-    """Several context managers as one."""
-
-    def __init__(self, *contexts: Any) -> None:
-        self.contexts = contexts
-
-    def __enter__(self) -> None:
-        for c in self.contexts:
-            c.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        for c in reversed(self.contexts):
-            c.__exit__(*error)
+@contextmanager
+def _loop_context() -> Iterator[None]:
+    with torch.enable_grad(), differentiable_forward(), torch.random.fork_rng(devices=[]):
+        yield
 
 
 def _grad(value: Any, at: Tensors, create_graph: bool = False) -> Tensors:
