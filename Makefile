@@ -5,6 +5,7 @@ PYTHON      ?= python3
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
 BENCH_ARGS  ?=
+PEERS       ?=
 
 VENV  := .venv
 TYPES := .venv-types
@@ -28,7 +29,7 @@ endif
 .PHONY: help demo test lint types docs bench clean
 
 help:  ## list the targets
-	@echo 'Usage: make [TARGET] [PYTHON=python3.12] [TORCH_INDEX=url] [PYTEST_ARGS=...] [BENCH_ARGS=...]'
+	@echo 'Usage: make [TARGET] [PYTHON=python3.12] [TORCH_INDEX=url] [PYTEST_ARGS=...] [BENCH_ARGS=...] [PEERS=...]'
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo  ## install what a user needs and run a small demonstration
@@ -54,11 +55,16 @@ docs: $(VENV)/.docs  ## build the documentation, warnings as errors
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
 	@echo 'The pages are in docs/_build/html/index.html'
 
-bench: $(VENV)/.dev  ## run the scripts in tests/benchmarks (BENCH_ARGS passes options on)
+# With PEERS the comparison alone runs: the other scripts know nothing of other libraries.
+bench: $(VENV)/.dev  ## run the scripts in tests/benchmarks (BENCH_ARGS), or compare speed: PEERS=environment
+ifneq ($(strip $(PEERS)),)
+	$(BIN)/python tests/benchmarks/speed.py --peers "$(PEERS)" --write $(BENCH_ARGS)
+else
 	@found=0; for script in tests/benchmarks/*.py; do \
 	    case "$$script" in *'*'*|*/_*|*/conftest.py) continue;; esac; \
 	    found=1; echo "== $$script"; $(BIN)/python "$$script" $(BENCH_ARGS) || exit 1; \
 	done; if [ $$found = 0 ]; then echo 'tests/benchmarks holds no script yet'; fi
+endif
 
 clean:  ## remove the environments and everything built
 	rm -rf $(VENV) $(TYPES) build dist *.egg-info docs/_build docs/generated docs/reference

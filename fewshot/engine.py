@@ -1,14 +1,16 @@
-"""Which kernels run a network.
+"""What runs a network: kernels over single tasks, vectorised kernels, or a compiled program.
 
 The engine tries the vectorised kernels on the first batch and, with ``engine="auto"``, falls back to the loop over tasks where
 they cannot run, with one logged reason. Once per training it compares the vectorised meta-gradient with the plain loop's on
-two tasks in float64, because a wrong derivative trains silently.
+two tasks in float64, because a wrong derivative trains silently. Long trainings go over to a compiled program, which is compared with the kernels
+before its first result is used.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -16,16 +18,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .adaptation import Adaptation
+from .adaptation import Adaptation, Tensors
+from .compiled import Library, Request, Switch, library_for, reason_against, seconds_of_step, with_rows
 from .errors import InvalidParameterError, VerificationError
 from .functional import FunctionalModule
 from .kernels import Kernels, LoopKernels, VectorizedKernels, per_task_rows
-from .metagradient import MetaGradient, MetaParameters, expand, inner_loop, meta_gradient, take_tasks
+from .metagradient import MetaGradient, MetaParameters, expand, inner_loop, meta_gradient, take_tasks, task_shares
 from .tasks import Rows
 
 __all__ = ["Engine"]
 
 logger = logging.getLogger("fewshot")
+
+MODES = ("auto", "loop", "vectorized", "compiled")
+CHUNK_VALUES = (
+    1_000_000  # parameters of the tasks that are computed together: about the cache, and little overhead left
+)
+ADAPTING_REPAYS = 5.0  # seconds of adapting, by estimate, from which a compiled program is made for it
+AGREEMENT = 1e-2  # relative difference of single-precision derivatives that rounding can explain
 
 
 class Engine:
@@ -37,12 +47,13 @@ class Engine:
         The network and its loss.
     adaptation : Adaptation
         Settings of the inner loop.
-    mode : {"auto", "loop", "vectorized"}, default="auto"
-        Kernels to use.
+    mode : {"auto", "loop", "vectorized", "compiled"}, default="auto"
+        What to use. "auto" begins with vectorised kernels, or with the loop where these cannot run, and goes over to a
+        compiled program where the training is long enough to repay the compiler's time; "compiled" waits for it.
     verify : {"auto", True, False}, default="auto"
         Compare both kinds of kernels before training; "auto" does so where the vectorised ones are used.
     max_memory : float, default=None
-        MiB that the parameter sets of the tasks in flight may take; None is no bound.
+        MiB that the parameter sets of the tasks in flight may take; None: as many tasks at once as the cache has room for.
     """
 
     def __init__(
@@ -50,12 +61,12 @@ class Engine:
         functional: FunctionalModule,
         adaptation: Adaptation,
         *,
-        mode: Literal["auto", "loop", "vectorized"] = "auto",
+        mode: Literal["auto", "loop", "vectorized", "compiled"] = "auto",
         verify: bool | Literal["auto"] = "auto",
         max_memory: float | None = None,
     ) -> None:
-        if mode not in ("auto", "loop", "vectorized"):
-            raise InvalidParameterError(f"engine: got {mode!r}; expected 'auto', 'loop' or 'vectorized'.")
+        if mode not in MODES:
+            raise InvalidParameterError(f"engine: got {mode!r}; expected one of {', '.join(map(repr, MODES))}.")
         if verify not in ("auto", True, False):
             raise InvalidParameterError(f"verify: got {verify!r}; expected 'auto', True or False.")
         if max_memory is not None and not max_memory > 0:
@@ -63,6 +74,8 @@ class Engine:
         self.functional, self.adaptation = functional, adaptation
         self.mode, self.verify, self.max_memory = mode, verify, max_memory
         self.kernels: Kernels = LoopKernels(functional)
+        self._switch: Switch | None = None
+        self._checked: set[Library] = set()
 
     def prepare(
         self,
@@ -71,6 +84,7 @@ class Engine:
         query: Rows,
         order: Literal["exact", "first"],
         calibrate: Callable[[MetaParameters], MetaParameters] | None = None,
+        planned: int = 0,
     ) -> None:
         """Choose the kernels and check them on a first batch.
 
@@ -87,22 +101,54 @@ class Engine:
         calibrate : callable, default=None
             Changes the starting values once the kernels are chosen and before they are checked: derivatives that overflow
             cannot be compared.
+        planned : int, default=0
+            Meta-steps that will follow; many of them repay compiling a program.
 
         Raises
         ------
         VerificationError
             If the vectorised meta-gradient is wrong.
         InvalidParameterError
-            If ``engine="vectorized"`` was asked for and the network cannot be vectorised.
+            If ``engine="vectorized"`` or ``"compiled"`` was asked for and the network cannot be run that way.
         """
         random = self.functional.is_random(per_task_rows(query, int(query.weight.sum(1).argmax())).x)
         calibrate = calibrate or (lambda unchanged: unchanged)
+        if self.mode in ("auto", "compiled"):
+            self._switch = Switch(
+                self.functional,
+                self.adaptation,
+                order,
+                planned=planned,
+                at_once=self.mode == "compiled",
+                random=random,
+            )
+        self._choose_kernels(parameters, supports, query, order, calibrate, random)
+        if self.mode == "compiled":
+            assert self._switch is not None
+            if self._switch.expects(parameters, supports[0], query):
+                self._switch.library(0, parameters, supports[0], query)
+            if self._switch.reason is not None:
+                raise InvalidParameterError(
+                    f"engine: 'compiled' cannot run this module ({self._switch.reason}); use engine='auto'."
+                )
+
+    def _choose_kernels(
+        self,
+        parameters: MetaParameters,
+        supports: Sequence[Rows],
+        query: Rows,
+        order: Literal["exact", "first"],
+        calibrate: Callable[[MetaParameters], MetaParameters],
+        random: bool,
+    ) -> None:
         if self.mode == "loop":
             calibrate(parameters)
             return
         pair = _two_tasks(supports[0])
         first = [take_tasks(s, pair) for s in supports], take_tasks(query, pair)
-        candidate = VectorizedKernels(self.functional, random=random)
+        # Kernels that will be given up soon are not worth tracing.
+        soon = self._switch is not None and self._switch.expects(parameters, supports[0], query)
+        candidate = VectorizedKernels(self.functional, random=random, trace=not soon)
         try:
             meta_gradient(
                 VectorizedKernels(self.functional, trace=False, random=random),
@@ -144,13 +190,8 @@ class Engine:
                 logger.debug("verify: float64 failed (%s); comparing in the training precision", error)
                 loop, vectorized = self._both(parameters, supports, query, order, None)
                 tolerance = 1e-2
-        expected, got = loop.gradient.flat(), vectorized.gradient.flat()
-        size = math.sqrt(sum(float(v.double().norm()) ** 2 for v in expected.values()))
-        errors = {
-            name: float((got[name] - v).double().norm()) / max(float(v.double().norm()), 1e-3 * size, 1e-12)
-            for name, v in expected.items()
-        }
-        worst = max(errors, key=lambda name: math.inf if math.isnan(errors[name]) else errors[name])
+        errors, size = _differences(loop.gradient.flat(), vectorized.gradient.flat())
+        worst = max(errors, key=lambda name: errors[name])
         if not math.isfinite(size):
             logger.info("verify: the meta-gradient of the first batch is not finite, so it could not be checked")
         elif not errors[worst] <= tolerance:
@@ -183,21 +224,119 @@ class Engine:
         query: Rows,
         order: Literal["exact", "first"],
         seed: int,
+        iteration: int = 0,
     ) -> MetaGradient:
-        """Query losses and the gradient of their mean; see :func:`fewshot.metagradient.meta_gradient`."""
+        """Query losses and the gradient of their mean; see :func:`fewshot.metagradient.meta_gradient`.
+
+        Parameters
+        ----------
+        parameters : MetaParameters
+            Where to take the gradient.
+        supports : sequence of Rows
+            Support rows of each step.
+        query : Rows
+            Query rows.
+        order : {"exact", "first"}
+            Order of the meta-gradient.
+        seed : int
+            Seed of random draws inside the network.
+        iteration : int, default=0
+            Meta-steps done: it decides when a compiled program takes over.
+        """
+        if self._switch is not None:
+            due = self._switch.library(iteration, parameters, supports[0], query)
+            if due is not None:
+                library, rows = due
+                if library not in self._checked and not self._agrees(library, rows, parameters, supports, query, order):
+                    return self._by_kernels(parameters, supports, query, order, seed)
+                return self._by_program(library, rows, parameters, supports, query)
+        return self._by_kernels(parameters, supports, query, order, seed)
+
+    def _by_kernels(
+        self,
+        parameters: MetaParameters,
+        supports: Sequence[Rows],
+        query: Rows,
+        order: Literal["exact", "first"],
+        seed: int,
+    ) -> MetaGradient:
         chunk = self._chunk(parameters, len(query.x))
         return meta_gradient(
             self.kernels, self.adaptation, parameters, supports, query, order=order, seed=seed, chunk=chunk
         )
 
+    def _by_program(
+        self,
+        library: Library,
+        rows: tuple[int, int],
+        parameters: MetaParameters,
+        supports: Sequence[Rows],
+        query: Rows,
+    ) -> MetaGradient:
+        query = with_rows(query, rows[1])
+        first = with_rows(supports[0], rows[0])
+        padded = [first if s is supports[0] else with_rows(s, rows[0]) for s in supports]
+        loss, gradient = library.meta_gradient(
+            self._groups(parameters), padded, query, task_shares(query), self.adaptation.inner_steps
+        )
+        sizes = gradient["sizes"] if self.adaptation.learns else {}
+        return MetaGradient(loss, MetaParameters(gradient["moving"], gradient["shared"], sizes))
+
+    def _groups(self, parameters: MetaParameters) -> dict[str, Tensors]:
+        return {
+            "moving": parameters.moving,
+            "shared": parameters.shared,
+            "sizes": parameters.sizes,
+            "constant": self.functional.constant,
+        }
+
+    def _agrees(
+        self,
+        library: Library,
+        rows: tuple[int, int],
+        parameters: MetaParameters,
+        supports: Sequence[Rows],
+        query: Rows,
+        order: Literal["exact", "first"],
+    ) -> bool:
+        """Compare a program with the kernels on a batch; a program that differs is given up."""
+        assert self._switch is not None
+        self._checked.add(library)
+        if self.verify is False:
+            return True
+        began = time.perf_counter()
+        expected = self._by_kernels(parameters, supports, query, order, 0).gradient.flat()
+        between = time.perf_counter()
+        got = self._by_program(library, rows, parameters, supports, query).gradient.flat()
+        ended = time.perf_counter()
+        errors, size = _differences(expected, got)
+        worst = max(errors, key=lambda name: errors[name])
+        if math.isfinite(size) and not errors[worst] <= AGREEMENT:
+            self._switch.give_up(f"it gives another derivative of {worst!r}: relative difference {errors[worst]:.2g}")
+            if self.mode == "compiled":
+                raise VerificationError(
+                    f"engine: the compiled meta-gradient of {worst.partition('/')[2]!r} differs from the plain one by "
+                    f"{errors[worst]:.2g} (relative); use engine='vectorized'."
+                )
+            return False
+        logger.info(
+            "engine: going over to a compiled program (%.2g ms for a meta-gradient, and %.2g ms before)",
+            1e3 * (ended - between),
+            1e3 * (between - began),
+        )
+        return True
+
     def _chunk(self, parameters: MetaParameters, n_tasks: int) -> int | None:
-        """Tasks that fit into `max_memory` at once; None if all of them do."""
-        if self.max_memory is None:
+        """Tasks to compute at once; None if all of them."""
+        values = sum(p.numel() for p in parameters.moving.values())
+        chunk = max(1, CHUNK_VALUES // max(values, 1))
+        if self.max_memory is not None:
+            size = sum(p.numel() * p.element_size() for p in parameters.moving.values())
+            sets = self.adaptation.inner_steps + 6  # the path, gradients, cotangents and a first layer of temporaries
+            chunk = min(chunk, max(1, int(self.max_memory * 2**20 / (size * sets))))
+        if chunk >= n_tasks:
             return None
-        size = sum(p.numel() * p.element_size() for p in parameters.moving.values())
-        sets = self.adaptation.inner_steps + 6  # the path, gradients, cotangents and a first layer of temporaries
-        chunk = max(1, int(self.max_memory * 2**20 / (size * sets)))
-        return chunk if chunk < n_tasks else None
+        return -(-n_tasks // -(-n_tasks // chunk))  # chunks of one size, if the number of tasks allows it
 
     def losses(self, parameters: MetaParameters, support: Rows, query: Rows) -> Tensor:
         """Query loss of each task after adaptation, without derivatives; shape (tasks,)."""
@@ -213,6 +352,68 @@ class Engine:
                 losses.append(self.kernels.query_gradient(path[-1], parameters.shared, some, judged, 0)[0])
         return torch.cat(losses)
 
+    def adapt(
+        self, parameters: MetaParameters, support: Rows, steps: int, n_planned: int
+    ) -> tuple[Tensors, Tensor, Tensor]:
+        """Adapt to each task; the network must be in evaluation mode.
+
+        Parameters
+        ----------
+        parameters : MetaParameters
+            Where adaptation starts.
+        support : Rows
+            Support rows.
+        steps : int
+            Inner steps, at least one.
+        n_planned : int
+            Tasks of this many rows that will be adapted to in all: many of them repay compiling a program.
+
+        Returns
+        -------
+        moving : dict of str to Tensor
+            Adapted parameters with a leading task axis.
+        before, after : Tensor of shape (tasks,)
+            Support losses at the initialisation and at the adapted parameters.
+        """
+        library = self._adapting_library(parameters, support, steps, n_planned)
+        if library is not None:
+            moving, losses, after = library.adapt(self._groups(parameters), [support] * steps, None, steps, keep=True)
+            return moving, losses[0], after
+        parts = []
+        chunk = self._chunk(parameters, len(support.x)) or len(support.x)
+        for first in range(0, len(support.x), chunk):
+            some = take_tasks(support, slice(first, first + chunk))
+            # One task is not worth what vectorising costs.
+            kernels = self.kernels if len(some.x) > 1 else LoopKernels(self.functional)
+            start = expand(parameters.moving, len(some.x))
+            path, losses = inner_loop(kernels, self.adaptation, parameters, [some] * steps, 0, start)
+            parts.append((path[-1], losses[0], kernels.gradient(path[-1], parameters.shared, some, 0)[0]))
+        moving = {name: torch.cat([p[0][name] for p in parts]) for name in parameters.moving}
+        return moving, torch.cat([p[1] for p in parts]), torch.cat([p[2] for p in parts])
+
+    def _adapting_library(
+        self, parameters: MetaParameters, support: Rows, steps: int, n_planned: int
+    ) -> Library | None:
+        if self.mode not in ("auto", "compiled"):
+            return None
+        n = sum(p.numel() for p in (*parameters.moving.values(), *parameters.shared.values()))
+        one = take_tasks(support, slice(0, 1))
+        seconds = (
+            seconds_of_step(n, one, one, steps, "first") - seconds_of_step(0, one, one, steps, "first")
+        ) * n_planned
+        if self.mode == "auto" and seconds < ADAPTING_REPAYS:
+            return None
+        found: Any = reason_against(parameters, random=False)
+        if found is None:
+            request = Request(self.functional, self.adaptation, parameters, support, None, "adapt")
+            found = library_for(request, wait=None)
+        if isinstance(found, Library):
+            return found
+        if self.mode == "compiled":
+            raise InvalidParameterError(f"engine: 'compiled' cannot run this module ({found}); use engine='auto'.")
+        logger.info("engine: adapting without a compiled program (%s)", found)
+        return None
+
     @property
     def is_vectorized(self) -> bool:
         """Whether the vectorised kernels are in use."""
@@ -221,6 +422,16 @@ class Engine:
     def use(self, *, vectorized: bool) -> None:
         """Take these kernels without trying them, as an earlier :meth:`prepare` found."""
         self.kernels = VectorizedKernels(self.functional) if vectorized else LoopKernels(self.functional)
+
+
+def _differences(expected: Tensors, got: Tensors) -> tuple[dict[str, float], float]:
+    """Relative difference of each tensor, infinite if not a number, and the norm of all expected ones together."""
+    size = math.sqrt(sum(float(v.double().norm()) ** 2 for v in expected.values()))
+    errors = {
+        name: float((got[name] - v).double().norm()) / max(float(v.double().norm()), 1e-3 * size, 1e-12)
+        for name, v in expected.items()
+    }
+    return {name: math.inf if math.isnan(error) else error for name, error in errors.items()}, size
 
 
 def _with_a_padded_row(rows: Rows) -> Rows:

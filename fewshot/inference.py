@@ -21,15 +21,14 @@ from torch.func import vmap
 from .adaptation import Tensors
 from .engine import Engine
 from .functional import FunctionalModule, differentiable_forward
-from .kernels import Kernels, LoopKernels, per_task_rows
-from .metagradient import MetaParameters, expand, inner_loop, take_tasks
+from .kernels import per_task_rows
+from .metagradient import MetaParameters, expand, take_tasks
 from .tasks import Rows, TaskSet
 
 __all__ = ["AdaptedTasks", "adapt_task_set", "halved", "predict"]
 
 logger = logging.getLogger("fewshot")
 
-CHUNK_VALUES = 1_000_000  # parameters of the tasks that adapt together: about the cache, and little overhead left
 HALVINGS = 6
 
 
@@ -57,7 +56,7 @@ def adapt_task_set(
 ) -> AdaptedTasks:
     """Adapt to every task of a task set, all rows being support.
 
-    Tasks go in chunks of similar size, so that neither padding nor memory grows with the largest one.
+    Tasks go in groups of similar size, so that padding does not grow with the largest one.
 
     Parameters
     ----------
@@ -76,13 +75,11 @@ def adapt_task_set(
         In the order of the task set.
     """
     steps = engine.adaptation.inner_steps if steps is None else steps
-    values = sum(p.numel() for p in parameters.moving.values())
-    chunk = max(1, CHUNK_VALUES // max(values, 1))
     by_size = np.argsort(task_set.sizes, kind="stable")
     with engine.functional.mode(training=False):
         parts = [
-            _adapt_chunk(engine, parameters, task_set.rows(some), steps)
-            for some in _similar(by_size, task_set.sizes[by_size], chunk)
+            _adapt_similar(engine, parameters, task_set.rows(some), steps)
+            for some in _similar(by_size, task_set.sizes[by_size])
         ]
     back = torch.from_numpy(np.argsort(by_size, kind="stable"))
     return AdaptedTasks(
@@ -92,39 +89,34 @@ def adapt_task_set(
     )
 
 
-def _similar(tasks: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], most: int) -> list[npt.NDArray[np.int64]]:
-    """Cut tasks, ordered by size, into chunks whose largest task is at most about twice the smallest."""
+def _similar(tasks: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """Cut tasks, ordered by size, into groups whose largest task is at most about twice the smallest."""
     bucket = np.ceil(np.log2(np.maximum(sizes, 8))).astype(np.int64)
-    parts = np.split(tasks, np.flatnonzero(np.diff(bucket)) + 1)
-    return [part[i : i + most] for part in parts for i in range(0, len(part), most)]
+    return np.split(tasks, np.flatnonzero(np.diff(bucket)) + 1)
 
 
-def _adapt_chunk(engine: Engine, parameters: MetaParameters, support: Rows, steps: int) -> AdaptedTasks:
+def _adapt_similar(engine: Engine, parameters: MetaParameters, support: Rows, steps: int) -> AdaptedTasks:
+    """Adapt to tasks of similar size, with the safeguard."""
     n_tasks = len(support.x)
-    kernels: Kernels = engine.kernels if n_tasks > 1 else LoopKernels(engine.functional)
-    start = expand(parameters.moving, n_tasks)
     scale = torch.ones(n_tasks, dtype=support.weight.dtype)
-    moving = {k: v.clone() for k, v in start.items()}
-    before = torch.full((n_tasks,), math.inf)
-    remaining = torch.arange(n_tasks) if steps else torch.arange(0)
-    for halving in range(HALVINGS + 1):
+    if not steps:
+        moving = {k: v.clone() for k, v in expand(parameters.moving, n_tasks).items()}
+        return AdaptedTasks(moving, _statistics(engine.functional, moving, parameters.shared, support), scale)
+    moving, before, after = engine.adapt(parameters, support, steps, n_tasks)
+    remaining = torch.nonzero(~(after <= before))[:, 0]  # the comparison is false for NaN
+    for halving in range(1, HALVINGS + 1):
         if not len(remaining):
             break
-        some = support if halving == 0 else take_tasks(support, remaining)
         sizes = MetaParameters(parameters.moving, parameters.shared, halved(parameters.sizes, halving))
-        path, losses = inner_loop(
-            kernels, engine.adaptation, sizes, [some] * steps, 0, expand(parameters.moving, len(remaining))
-        )
-        if halving == 0:
-            before = losses[0]
-        after = kernels.gradient(path[-1], parameters.shared, some, 0)[0]
-        good = after <= before[remaining]  # false for NaN
-        for name, value in path[-1].items():
+        found, _, after = engine.adapt(sizes, take_tasks(support, remaining), steps, n_tasks)
+        good = after <= before[remaining]
+        for name, value in found.items():
             moving[name][remaining[good]] = value[good]
         scale[remaining[good]] = 0.5**halving
         remaining = remaining[~good]
-    if steps:
-        scale[remaining] = 0.0
+    for name, value in moving.items():
+        value[remaining] = parameters.moving[name]
+    scale[remaining] = 0.0
     return AdaptedTasks(moving, _statistics(engine.functional, moving, parameters.shared, support), scale)
 
 

@@ -22,7 +22,7 @@ from .adaptation import Adaptation, Tensors, effective_rows
 from .kernels import Kernels
 from .tasks import Rows
 
-__all__ = ["MetaGradient", "MetaParameters", "expand", "inner_loop", "meta_gradient", "take_tasks"]
+__all__ = ["MetaGradient", "MetaParameters", "expand", "inner_loop", "meta_gradient", "take_tasks", "task_shares"]
 
 SEED_STRIDE = 1_000_003  # between the random draws of two steps; larger than any number of tasks in a batch
 
@@ -88,6 +88,12 @@ def expand(moving: Tensors, n_tasks: int) -> Tensors:
 def take_tasks(rows: Rows, tasks: slice | Tensor) -> Rows:
     """Take some of the tasks of a batch."""
     return Rows(rows.x[tasks], rows.y[tasks], rows.weight[tasks], {k: v[tasks] for k, v in rows.extra.items()})
+
+
+def task_shares(query: Rows) -> Tensor:
+    """Weight of each task in the mean query loss: equal, but zero for tasks without query rows; shape (tasks,)."""
+    valid = (query.weight.sum(1) > 0).to(query.weight.dtype)
+    return valid / valid.sum().clamp(min=1)
 
 
 def inner_loop(
@@ -174,8 +180,7 @@ def meta_gradient(
     Finn, Abbeel, Levine (2017), Model-agnostic meta-learning for fast adaptation of deep networks, ICML.
     """
     n_tasks = len(query.x)
-    valid = (query.weight.sum(1) > 0).to(query.weight.dtype)
-    share = valid / valid.sum().clamp(min=1)  # weight of each task in the mean
+    share = task_shares(query)
     losses, total = [], None
     for first in range(0, n_tasks, chunk or n_tasks):
         part = slice(first, first + (chunk or n_tasks))

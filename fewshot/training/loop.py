@@ -232,7 +232,8 @@ class _Run:
                     self.leaves[f"{STEP_SIZE_GROUP}{name}"].detach().copy_(value)
             return state.parameters
 
-        self.engine.prepare(state.parameters, supports, query, self.settings.order, calibrate)
+        planned = self.settings.max_iter - state.iteration
+        self.engine.prepare(state.parameters, supports, query, self.settings.order, calibrate, planned)
         if first_step and self.validation is not None and state.best is None:
             _judge(self.engine, self.validation, state)  # training must beat its own starting point
 
@@ -243,7 +244,7 @@ class _Run:
         supports, query = self.first or self.episodes()
         self.first = None
         seed = int(state.rng.integers(2**31))
-        found = self.engine.gradient(state.parameters, supports, query, settings.order, seed)
+        found = self.engine.gradient(state.parameters, supports, query, settings.order, seed, state.iteration)
         for name, value in found.gradient.flat().items():
             self.leaves[name].grad = value
         bound = math.inf if settings.max_grad_norm is None else settings.max_grad_norm

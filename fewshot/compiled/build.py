@@ -1,0 +1,186 @@
+"""Turning source into a shared library: which compiler, with which options, kept where.
+
+The compiler runs as a process of its own beside training. What it made is kept on disk under a hash of everything that it
+depends on, so a second process finds it there.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from pathlib import Path
+
+import torch
+
+__all__ = ["Build", "BuildError", "cache_folder", "find_compiler", "lanes"]
+
+OPTIONS = (
+    "-O2",
+    "-ftree-vectorize",
+    "-fvect-cost-model=dynamic",
+    "-std=c++17",
+    "-shared",
+    "-fPIC",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp-simd",
+    "-w",
+)
+TARGETS = ("-march=native", "-mcpu=native", "")  # the first that the compiler takes
+
+
+class BuildError(Exception):
+    """No library could be made; the message is one line."""
+
+
+def cache_folder() -> Path:
+    """Folder of compiled programs: the environment's FEWSHOT_CACHE, or the user's cache folder."""
+    if chosen := os.environ.get("FEWSHOT_CACHE"):
+        return Path(chosen)
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home()))
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "fewshot" / "compiled"
+
+
+def find_compiler() -> str | None:
+    """Path of a C++ compiler that understands the options of GCC: the environment's CXX, or the first one found."""
+    chosen = os.environ.get("CXX")
+    return shutil.which(chosen) if chosen else next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
+
+
+def lanes(dtype: torch.dtype) -> int:
+    """Numbers in a vector register of this machine."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"AVX512": 64, "AVX2": 32}.get(capability, 16) // dtype.itemsize
+
+
+@functools.cache
+def _machine() -> str:
+    """What native code depends on, so that a cache folder can be shared between machines."""
+    features = ""
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        features = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return f"{sys.platform} {platform.machine()} {platform.processor()} {features}"
+
+
+@functools.cache
+def _toolchain(compiler: str) -> tuple[str, tuple[str, ...]]:
+    """Version of the compiler, and the options for it on this machine."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    wide = ("-mprefer-vector-width=512",) if lanes(torch.float32) == 16 else ()
+    for target in TARGETS:
+        options = tuple(filter(None, (*OPTIONS, target, *wide)))
+        test = [compiler, *options, "-x", "c++", "-fsyntax-only", os.devnull]
+        if subprocess.run(test, capture_output=True, check=False).returncode == 0:
+            return version, options
+        wide = ()
+    raise BuildError(f"{compiler} does not take the options {' '.join(OPTIONS)}")
+
+
+class Build:
+    """A library in the making, or found in the cache.
+
+    Parameters
+    ----------
+    source : str
+        C++.
+
+    Raises
+    ------
+    BuildError
+        If there is no compiler, or nowhere to write.
+
+    Attributes
+    ----------
+    was_cached : bool
+        The library was there already.
+    """
+
+    def __init__(self, source: str) -> None:
+        compiler = find_compiler()
+        if compiler is None:
+            raise BuildError("no C++ compiler found (g++ or clang++; the environment variable CXX names another)")
+        version, options = _toolchain(compiler)
+        key = hashlib.sha256("\0".join([source, version, *options, _machine()]).encode()).hexdigest()[:32]
+        self.path = cache_folder() / f"{key}.so"
+        self.began = time.perf_counter()
+        self.was_cached = self.path.exists()
+        self._process: subprocess.Popen[str] | None = None
+        if self.was_cached:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._folder = tempfile.mkdtemp(prefix="build-", dir=self.path.parent)
+        except OSError as error:
+            raise BuildError(
+                f"{self.path.parent} cannot be written to ({error.strerror}); FEWSHOT_CACHE names another folder"
+            ) from error
+        written = Path(self._folder) / "program.cpp"
+        written.write_text(source)
+        self._made = Path(self._folder) / "program.so"
+        command = [compiler, *options, "-o", str(self._made), str(written)]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for training, which decides what becomes of the build
+        )
+        self._finalizer = weakref.finalize(self, _abandon, self._process, self._folder)
+
+    @property
+    def seconds(self) -> float:
+        """Time since the build began."""
+        return time.perf_counter() - self.began
+
+    def wait(self, seconds: float) -> Path | None:
+        """Return the library's path once it is made, None if that takes longer than `seconds`.
+
+        Raises
+        ------
+        BuildError
+            If the compiler failed.
+        """
+        if self._process is None:
+            return self.path
+        try:
+            complaint = self._process.communicate(timeout=None if seconds == float("inf") else seconds)[1]
+        except subprocess.TimeoutExpired:
+            return None
+        return self._finish(complaint)
+
+    def _finish(self, complaint: str) -> Path:
+        assert self._process is not None
+        failed = self._process.returncode
+        if not failed:
+            os.replace(self._made, self.path)  # another process may have made the same: either is good
+        self._finalizer()
+        if failed:
+            lines = [line for line in complaint.splitlines() if "error" in line] or [f"exit status {failed}"]
+            raise BuildError(f"the C++ compiler failed: {lines[0][:200]}")
+        self._process = None
+        return self.path
+
+
+def _abandon(process: subprocess.Popen[str], folder: str) -> None:
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+    if process.stderr is not None:
+        process.stderr.close()
+    shutil.rmtree(folder, ignore_errors=True)

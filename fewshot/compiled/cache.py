@@ -1,0 +1,145 @@
+"""Which program serves which call, and the ones that this process has."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from ..adaptation import Adaptation
+from ..functional import FunctionalModule
+from ..metagradient import MetaParameters
+from ..tasks import Rows
+from .build import Build, BuildError, lanes
+from .library import Library
+from .lowering import UnsupportedError
+from .program import Program, adapt_program, meta_gradient_program
+from .tracing import Task, columns
+
+__all__ = ["Pending", "Request", "library_for", "reason_against"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a program is to do.
+
+    Parameters
+    ----------
+    functional : FunctionalModule
+        The network and its loss.
+    adaptation : Adaptation
+        Settings of the inner loop.
+    parameters : MetaParameters
+        Their shapes and types count.
+    support : Rows
+        Support rows; the numbers of tasks and of inner steps are left open.
+    query : Rows or None
+        Query rows; None only for "adapt", which then evaluates the support.
+    kind : {"exact", "first", "adapt"}
+        The meta-gradient of that order, or adaptation alone.
+    """
+
+    functional: FunctionalModule
+    adaptation: Adaptation
+    parameters: MetaParameters
+    support: Rows
+    query: Rows | None
+    kind: Literal["exact", "first", "adapt"]
+
+    def key(self) -> Any:
+        """Return what the program depends on, but for the network."""
+        a = self.adaptation
+        rows = tuple(
+            (name, t.shape[1:], t.dtype)
+            for part in (self.support, self.query)
+            for name, t in ({} if part is None else columns(part)).items()
+        )
+        dtype = next(iter(self.parameters.moving.values())).dtype
+        settings = (self.kind, a.learn_step_sizes, a.scales, tuple(self.parameters.moving), self.query is None, dtype)
+        return settings, self.functional.skeleton.training, rows
+
+    def program(self) -> Program:
+        """Write the program; raises :class:`UnsupportedError`."""
+        task = Task(
+            self.parameters.moving,
+            self.parameters.shared,
+            self.functional.constant,
+            _first(self.support),
+            {n: v[0] if n.startswith("log_alpha.") else v for n, v in self.parameters.sizes.items()},
+        )
+        query = None if self.query is None else _first(self.query)
+        width = lanes(next(iter(task.moving.values())).dtype)
+        if self.kind == "adapt":
+            return adapt_program(self.functional, self.adaptation, task, query, width)
+        assert query is not None
+        return meta_gradient_program(self.functional, self.adaptation, task, query, self.kind, width)
+
+
+@dataclass
+class Pending:
+    """A program whose library is being built."""
+
+    program: Program
+    build: Build
+
+    def library(self, *, wait: float) -> Library | None:
+        """Return the library if it is there within `wait` seconds; raises :class:`BuildError`."""
+        path = self.build.wait(wait)
+        return None if path is None else Library(path, self.program)
+
+
+# By network, so that they are neither copied nor pickled with an estimator and die with the network. A string says why
+# there is none.
+_LIBRARIES: weakref.WeakKeyDictionary[FunctionalModule, dict[Any, Library | Pending | str]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def reason_against(parameters: MetaParameters, *, random: bool) -> str | None:
+    """Say why programs cannot serve these parameters at all; None if they can."""
+    first = next(iter(parameters.moving.values()))
+    if random:
+        return "the module draws random numbers"
+    if first.device.type != "cpu":
+        return f"programs are for the CPU, and the parameters are on {first.device.type!r}"
+    if first.dtype not in (torch.float32, torch.float64):
+        return f"parameters are of type {first.dtype}"
+    return None
+
+
+def library_for(request: Request, *, wait: float | None) -> Library | Pending | str:
+    """Return the library for a request, begun if need be.
+
+    Parameters
+    ----------
+    request : Request
+        What the program is to do.
+    wait : float or None
+        Seconds to wait for the compiler; None: as long as it takes.
+
+    Returns
+    -------
+    Library, Pending or str
+        The library; what will become one; or one line that says why there is none.
+    """
+    known = _LIBRARIES.setdefault(request.functional, {})
+    key = request.key()
+    found = known.get(key)
+    try:
+        if found is None:
+            program = request.program()
+            found = Pending(program, Build(program.source))
+        if isinstance(found, Pending):
+            found = found.library(wait=float("inf") if wait is None else wait) or found
+    except (UnsupportedError, BuildError) as error:
+        found = str(error)
+    except RuntimeError as error:  # a forward pass that depends on the data cannot be recorded
+        found = f"the module cannot be recorded ({str(error).strip().splitlines()[0][:200]})"
+    known[key] = found
+    return found
+
+
+def _first(rows: Rows) -> Rows:
+    return Rows(rows.x[0], rows.y[0], rows.weight[0], {k: v[0] for k, v in rows.extra.items()})

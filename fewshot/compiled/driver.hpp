@@ -1,0 +1,178 @@
+// The loops over tasks and inner steps. Each task is finished before the next begins, so the parameters of its steps are all
+// that exact second order keeps, in memory that does not grow with the number of tasks.
+//
+// The generated part gives `real`, the counts and sizes of tensors by group (MOVING, SHARED, CONSTANT, SUPPORT, QUERY, SIZES),
+// SAVED and SCRATCH in bytes, and the functions.
+
+struct Arguments {
+  int64_t first, last, tasks, steps, size_steps;
+  const void* const* moving;    // MOVING
+  const void* const* shared;    // SHARED
+  const void* const* constant;  // CONSTANT
+  const void* const* support;   // (steps or 1) x SUPPORT: rows of each step; those of the last serve the query
+  const void* const* query;     // QUERY
+  const void* const* sizes;     // SIZES
+  const real* share;            // weight of each task in the mean
+  real* loss;                   // of the query, or of the support after adaptation
+  real* losses;                 // (steps, tasks): of the support, before each step
+  void* const* of_moving;       // MOVING: sums over tasks; for adapt the adapted parameters, with a task axis
+  void* const* of_shared;       // SHARED
+  void* const* of_sizes;        // SIZES
+  char* workspace;
+};
+
+constexpr int64_t padded(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+constexpr int64_t total(const int64_t* sizes, int n) {
+  int64_t sum = 0;
+  for (int i = 0; i < n; i++) sum += padded(sizes[i] * (int64_t)sizeof(real));
+  return sum;
+}
+constexpr int64_t MOVING_BYTES = total(MOVING_SIZE, MOVING), SHARED_BYTES = total(SHARED_SIZE, SHARED),
+                  SIZES_BYTES = total(SIZES_SIZE, SIZES);
+constexpr int AT_SHARED = MOVING, AT_CONSTANT = AT_SHARED + SHARED, AT_SUPPORT = AT_CONSTANT + CONSTANT,
+              AT_QUERY = AT_SUPPORT + SUPPORT, AT_SIZES = AT_QUERY + QUERY, AT_COTANGENT = AT_SIZES + SIZES,
+              INPUTS = AT_COTANGENT + MOVING;
+
+extern "C" int64_t workspace_bytes(int64_t steps) {
+  return (steps + 3) * MOVING_BYTES + SHARED_BYTES + SIZES_BYTES + steps * SAVED + SCRATCH + 64;
+}
+
+static void place(char* block, const int64_t* sizes, int n, void** at) {
+  for (int i = 0; i < n; i++) {
+    at[i] = block;
+    block += padded(sizes[i] * (int64_t)sizeof(real));
+  }
+}
+
+static void add(real factor, void* const* from, void* const* to, const int64_t* sizes, int n) {
+  for (int i = 0; i < n; i++) {
+    const real* x = (const real*)from[i];
+    real* y = (real*)to[i];
+    IVDEP
+    for (int64_t j = 0; j < sizes[i]; j++) y[j] += factor * x[j];
+  }
+}
+
+struct Task {
+  const Arguments& a;
+  int64_t t;
+  const void* in[INPUTS + 1];
+
+  Task(const Arguments& a, int64_t t) : a(a), t(t) {
+    std::memcpy(in + AT_SHARED, a.shared, SHARED * sizeof(void*));
+    std::memcpy(in + AT_CONSTANT, a.constant, CONSTANT * sizeof(void*));
+    for (int i = 0; i < QUERY; i++)
+      in[AT_QUERY + i] = a.query ? (const char*)a.query[i] + t * QUERY_BYTES[i] : nullptr;
+  }
+  void moving(const void* const* at) { std::memcpy(in, at, MOVING * sizeof(void*)); }
+  void cotangent(void* const* at) { std::memcpy(in + AT_COTANGENT, at, MOVING * sizeof(void*)); }
+  void support(int64_t k) {
+    for (int i = 0; i < SUPPORT; i++)
+      in[AT_SUPPORT + i] = (const char*)a.support[k * SUPPORT + i] + t * SUPPORT_BYTES[i];
+  }
+  int64_t offset(int i, int64_t k) const {  // of the step sizes of step k; steps past the last learned one use that one's
+    return SIZES_PER_STEP[i] ? (k < a.size_steps ? k : a.size_steps - 1) * SIZES_SIZE[i] : 0;
+  }
+  void sizes(int64_t k) {
+    for (int i = 0; i < SIZES; i++) in[AT_SIZES + i] = (const real*)a.sizes[i] + offset(i, k);
+  }
+};
+
+#ifdef HAS_META_GRADIENT
+extern "C" void meta_gradient(const Arguments* arguments) {
+  const Arguments& a = *arguments;
+  const int64_t steps = a.steps;
+  char* block = a.workspace;
+  char* const path = block;
+  block += (steps + 1) * MOVING_BYTES;
+  void *v[MOVING + 1], *w[MOVING + 1], *at[MOVING + 1], *of_shared[SHARED + 1], *of_sizes[SIZES + 1];
+  place(block, MOVING_SIZE, MOVING, v);
+  place(block += MOVING_BYTES, MOVING_SIZE, MOVING, w);
+  place(block += MOVING_BYTES, SHARED_SIZE, SHARED, of_shared);
+  place(block += SHARED_BYTES, SIZES_SIZE, SIZES, of_sizes);
+  char* const saved = block += SIZES_BYTES;
+  char* const scratch = saved + steps * SAVED;
+  real unused;
+  for (int64_t t = a.first; t < a.last; t++) {
+    Task task(a, t);
+    task.moving(a.moving);
+    for (int64_t k = 0; k < steps; k++) {
+      place(path + (k + 1) * MOVING_BYTES, MOVING_SIZE, MOVING, at);
+      task.support(k);
+      task.sizes(k);
+      void* out[MOVING + 1];
+      std::memcpy(out, at, sizeof(out));
+      out[MOVING] = &unused;
+      step(task.in, out, saved + k * SAVED, scratch);
+      task.moving(at);
+    }
+    task.support(steps ? steps - 1 : 0);
+    {
+      void* out[1 + MOVING + SHARED];
+      out[0] = a.loss + t;
+      std::memcpy(out + 1, v, MOVING * sizeof(void*));
+      std::memcpy(out + 1 + MOVING, of_shared, SHARED * sizeof(void*));
+      query(task.in, out, nullptr, scratch);
+    }
+    const real share = a.share[t];
+    for (int i = 0; i < MOVING; i++)
+      for (int64_t j = 0; j < MOVING_SIZE[i]; j++) ((real*)v[i])[j] *= share;
+    add(share, of_shared, a.of_shared, SHARED_SIZE, SHARED);
+    for (int64_t k = steps - 1; k >= 0; k--) {
+      if (k) {
+        place(path + k * MOVING_BYTES, MOVING_SIZE, MOVING, at);
+        task.moving(at);
+      } else {
+        task.moving(a.moving);
+      }
+      task.support(k);
+      task.sizes(k);
+      task.cotangent(v);
+      void* out[MOVING + PULLED_SHARED + PULLED_SIZES + 1];
+      std::memcpy(out, w, MOVING * sizeof(void*));
+      std::memcpy(out + MOVING, of_shared, PULLED_SHARED * sizeof(void*));
+      for (int i = 0; i < PULLED_SIZES; i++) out[MOVING + PULLED_SHARED + i] = of_sizes[i];
+      pull_back(task.in, out, saved + k * SAVED, scratch);
+      if (PULLED_SHARED) add(1, of_shared, a.of_shared, SHARED_SIZE, SHARED);
+      for (int i = 0; i < PULLED_SIZES; i++) {
+        void* to = (real*)a.of_sizes[i] + task.offset(i, k);
+        add(1, of_sizes + i, &to, SIZES_SIZE + i, 1);
+      }
+      for (int i = 0; i < MOVING; i++) {
+        void* swap = v[i];
+        v[i] = w[i];
+        w[i] = swap;
+      }
+    }
+    add(1, v, a.of_moving, MOVING_SIZE, MOVING);
+  }
+}
+#endif
+
+#ifdef HAS_ADAPT
+extern "C" void adapt(const Arguments* arguments) {
+  const Arguments& a = *arguments;
+  void* at[2][MOVING + 1];
+  place(a.workspace, MOVING_SIZE, MOVING, at[0]);
+  place(a.workspace + MOVING_BYTES, MOVING_SIZE, MOVING, at[1]);
+  char* const scratch = a.workspace + 2 * MOVING_BYTES + SAVED;
+  for (int64_t t = a.first; t < a.last; t++) {
+    Task task(a, t);
+    task.moving(a.moving);
+    void* own[MOVING + 1];
+    for (int i = 0; i < MOVING; i++) own[i] = a.of_moving ? (real*)a.of_moving[i] + t * MOVING_SIZE[i] : at[0][i];
+    for (int64_t k = 0; k < a.steps; k++) {
+      void* out[MOVING + 1];
+      std::memcpy(out, (a.steps - 1 - k) % 2 ? at[1] : own, MOVING * sizeof(void*));
+      out[MOVING] = a.losses + k * a.tasks + t;
+      task.support(k);
+      task.sizes(k);
+      step(task.in, out, a.workspace + 2 * MOVING_BYTES, scratch);
+      task.moving(out);
+    }
+    task.support(a.steps ? a.steps - 1 : 0);
+    void* out[1] = {a.loss + t};
+    evaluate(task.in, out, nullptr, scratch);
+  }
+}
+#endif

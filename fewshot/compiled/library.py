@@ -1,0 +1,211 @@
+"""Calling a compiled program: pointers in, tensors out."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..adaptation import Tensors
+from ..tasks import Rows
+from .program import Program
+from .tracing import columns
+
+__all__ = ["Library"]
+
+
+class _Arguments(ctypes.Structure):
+    """As in driver.hpp."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("first", "last", "tasks", "steps", "size_steps")] + [
+        (name, ctypes.c_void_p)
+        for name in (
+            *("moving", "shared", "constant", "support", "query", "sizes", "share"),
+            *("loss", "losses", "of_moving", "of_shared", "of_sizes", "workspace"),
+        )
+    ]
+
+
+class Library:
+    """A loaded program.
+
+    Parameters
+    ----------
+    path : Path
+        Shared library.
+    program : Program
+        What it was made from.
+    """
+
+    def __init__(self, path: Path, program: Program) -> None:
+        self._library = ctypes.CDLL(str(path))
+        self._library.workspace_bytes.argtypes = [ctypes.c_int64]
+        self._library.workspace_bytes.restype = ctypes.c_int64
+        self._names, self._dtype = program.names, program.dtype
+        self._workspaces: dict[tuple[int, int], Tensor] = {}
+
+    def meta_gradient(
+        self,
+        groups: dict[str, Tensors],
+        supports: Sequence[Rows],
+        query: Rows,
+        share: Tensor,
+        steps: int,
+    ) -> tuple[Tensor, dict[str, Tensors]]:
+        """Query losses, and the derivatives of their weighted sum by group.
+
+        Parameters
+        ----------
+        groups : dict of str to dict of str to Tensor
+            "moving", "shared", "constant" and "sizes" tensors, without a task axis.
+        supports : sequence of Rows
+            Support rows of each step.
+        query : Rows
+            Query rows.
+        share : Tensor of shape (tasks,)
+            Weight of each task.
+        steps : int
+            Inner steps.
+        """
+        n_tasks = len(query.x)
+        loss = torch.empty(n_tasks, dtype=self._dtype)
+        call = _Call(self, groups, supports, query, steps)
+        wanted = {g: [groups[g][n] for n in self._names[g]] for g in ("moving", "shared", "sizes")}
+
+        def run(first: int, last: int, slot: int) -> dict[str, list[Tensor]]:
+            out = {g: _zeros_like(tensors, self._dtype) for g, tensors in wanted.items()}
+            arguments = call.arguments(
+                first, last, slot, share=share.contiguous(), loss=loss, **{f"of_{g}": t for g, t in out.items()}
+            )
+            self._library.meta_gradient(ctypes.byref(arguments))
+            return out
+
+        parts = _in_threads(run, n_tasks)
+        total = parts[0]
+        for part in parts[1:]:
+            for g, tensors in part.items():
+                for to, more in zip(total[g], tensors, strict=True):
+                    to += more
+        return loss, {g: dict(zip(self._names[g], tensors, strict=True)) for g, tensors in total.items()}
+
+    def adapt(
+        self, groups: dict[str, Tensors], supports: Sequence[Rows], query: Rows | None, steps: int, *, keep: bool
+    ) -> tuple[Tensors, Tensor, Tensor]:
+        """Adapt to each task.
+
+        Parameters
+        ----------
+        groups, supports, steps
+            As in :meth:`meta_gradient`.
+        query : Rows or None
+            Rows to evaluate the adapted parameters on; None: the support.
+        keep : bool
+            Return the adapted parameters.
+
+        Returns
+        -------
+        moving : dict of str to Tensor
+            Adapted parameters with a leading task axis, if `keep`.
+        losses : Tensor of shape (steps, tasks)
+            Support losses before each step.
+        loss : Tensor of shape (tasks,)
+            Loss after adaptation.
+        """
+        n_tasks = len(supports[0].x)
+        loss, losses = torch.empty(n_tasks, dtype=self._dtype), torch.empty(steps, n_tasks, dtype=self._dtype)
+        names = self._names["moving"] if keep else []
+        out = {n: torch.empty(n_tasks, *groups["moving"][n].shape, dtype=self._dtype) for n in names}
+        call = _Call(self, groups, supports, query, steps)
+
+        def run(first: int, last: int, slot: int) -> None:
+            pointers = {"of_moving": list(out.values())} if keep else {}
+            arguments = call.arguments(first, last, slot, loss=loss, losses=losses, **pointers)
+            self._library.adapt(ctypes.byref(arguments))
+
+        _in_threads(run, n_tasks)
+        if keep and not steps:
+            out = {n: groups["moving"][n].expand(n_tasks, *groups["moving"][n].shape).contiguous() for n in names}
+        return out, losses, loss
+
+    def workspace(self, steps: int, slot: int) -> Tensor:
+        """Memory of one thread; zeros at first, so that padding never holds numbers that are slow to compute with."""
+        if (steps, slot) not in self._workspaces:
+            size = self._library.workspace_bytes(steps)
+            self._workspaces = {k: v for k, v in self._workspaces.items() if k[0] == steps}
+            self._workspaces[steps, slot] = torch.zeros(size, dtype=torch.uint8)
+        return self._workspaces[steps, slot]
+
+
+class _Call:
+    """The arguments that all threads of a call share."""
+
+    def __init__(
+        self, library: Library, groups: dict[str, Tensors], supports: Sequence[Rows], query: Rows | None, steps: int
+    ) -> None:
+        names = library._names
+        self._library, self._steps, self._tasks = library, steps, len(supports[0].x)
+        self._kept: list[Any] = []
+        self._fields: dict[str, int] = {}
+        for group in ("moving", "shared", "constant", "sizes"):
+            self._fields[group] = self._pointers([groups[group][n] for n in names[group]])
+        first = self._contiguous([columns(supports[0])[n] for n in names["support"]])
+        rows = list(first)
+        for k in range(1, steps):
+            same = supports[k] is supports[0]
+            rows += first if same else self._contiguous([columns(supports[k])[n] for n in names["support"]])
+        self._fields["support"] = self._array(rows)
+        if query is not None:
+            of_query = columns(query)
+            self._fields["query"] = self._pointers([of_query[n] for n in names["query"]])
+        per_step = [t for n, t in groups["sizes"].items() if n.startswith("log_alpha.")]
+        self._size_steps = len(per_step[0]) if per_step else 1
+
+    def arguments(self, first: int, last: int, slot: int, **outputs: Tensor | list[Tensor]) -> _Arguments:
+        """Return the arguments for some of the tasks; they stay valid as long as this object."""
+        fields = dict(self._fields)
+        for name, value in outputs.items():
+            fields[name] = self._array([t.data_ptr() for t in value]) if isinstance(value, list) else value.data_ptr()
+            self._kept.append(value)
+        fields["workspace"] = self._library.workspace(self._steps, slot).data_ptr()
+        counts = {
+            "first": first,
+            "last": last,
+            "tasks": self._tasks,
+            "steps": self._steps,
+            "size_steps": self._size_steps,
+        }
+        return _Arguments(**counts, **fields)
+
+    def _contiguous(self, tensors: Sequence[Tensor]) -> list[int]:
+        dense = [t if t.is_contiguous() else t.contiguous() for t in tensors]
+        self._kept.append(dense)
+        return [t.data_ptr() for t in dense]
+
+    def _pointers(self, tensors: Sequence[Tensor]) -> int:
+        return self._array(self._contiguous(tensors))
+
+    def _array(self, addresses: list[int]) -> int:
+        array = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
+        self._kept.append(array)
+        return ctypes.addressof(array)
+
+
+def _zeros_like(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Zeros in one piece of memory."""
+    flat = torch.zeros(sum(t.numel() for t in tensors), dtype=dtype)
+    return [part.view(t.shape) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)]
+
+
+def _in_threads(run: Callable[[int, int, int], Any], n_tasks: int) -> list[Any]:
+    """Share the tasks among as many threads as torch uses; results in order, so that they do not depend on timing."""
+    n = min(torch.get_num_threads(), n_tasks)
+    if n <= 1:
+        return [run(0, n_tasks, 0)]
+    bounds = [n_tasks * k // n for k in range(n + 1)]
+    with ThreadPoolExecutor(n) as pool:
+        return list(pool.map(run, bounds[:-1], bounds[1:], range(n)))

@@ -1,0 +1,190 @@
+"""When a training goes over to a compiled program, and which one serves a batch.
+
+The meta-step of the change follows from the size of the work, not from a clock: results differ by rounding between
+kernels, and the same seed shall give the same result. The compiler has long finished by then; if not, training waits a
+moment for it, and goes on as before if that was not enough.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+import threading
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..adaptation import Adaptation
+from ..functional import FunctionalModule
+from ..metagradient import MetaParameters
+from ..tasks import Rows
+from .cache import Pending, Request, library_for, reason_against
+from .library import Library
+
+__all__ = ["Switch", "seconds_of_step", "with_rows"]
+
+logger = logging.getLogger("fewshot")
+
+REPAYS = 5.0  # seconds of training without a program that make one worth its while
+BEGIN = 2  # meta-step at which the compiler is started: the first ones tell whether training runs at all
+UNTIL_READY = 2.5  # seconds of training, by estimate, from there to the change
+MOST_PAUSE = 1.0  # seconds to wait for the compiler then
+OVERHEAD = 1.5e-3  # seconds of one vectorised kernel on small work: dozens of small operations
+RATE = 2e10  # floating-point operations in a second, one core, vectorised kernels
+
+
+def seconds_of_step(n_parameters: int, support: Rows, query: Rows, steps: int, order: str) -> float:
+    """Estimate of a vectorised meta-step in seconds."""
+    kernels = steps * (2 if order == "exact" else 1) + 1
+    rows = support.weight.numel() * steps * (4 if order == "exact" else 1) + query.weight.numel()
+    return OVERHEAD * kernels + 6 * n_parameters * rows / RATE
+
+
+@dataclass
+class _Planned:
+    """A program for up to some numbers of rows."""
+
+    request: Request
+    rows: tuple[int, int]
+    due: int  # meta-step
+
+
+class Switch:
+    """Supplies the program for each batch of a training.
+
+    Parameters
+    ----------
+    functional : FunctionalModule
+        The network and its loss.
+    adaptation : Adaptation
+        Settings of the inner loop.
+    order : {"exact", "first"}
+        Order of the meta-gradient.
+    planned : int
+        Meta-steps of the training.
+    at_once : bool
+        Wait for the compiler at the first batch, whatever it costs.
+    random : bool
+        The module draws random numbers.
+    """
+
+    def __init__(
+        self,
+        functional: FunctionalModule,
+        adaptation: Adaptation,
+        order: Literal["exact", "first"],
+        *,
+        planned: int,
+        at_once: bool,
+        random: bool,
+    ) -> None:
+        self.functional, self.adaptation, self.order = functional, adaptation, order
+        self.planned, self.at_once, self.random = planned, at_once, random
+        self.reason: str | None = None  # why there is no program, once that is known
+        self._programs: list[_Planned] = []
+        self._import: threading.Thread | None = None
+
+    def expects(self, parameters: MetaParameters, support: Rows, query: Rows) -> bool:
+        """Whether a program will be made for such batches; begins to load what that takes."""
+        if self.reason is None:
+            self.reason = reason_against(parameters, random=self.random)
+        if self.reason is not None:
+            return False
+        if self.at_once:
+            return True
+        n = sum(p.numel() for p in (*parameters.moving.values(), *parameters.shared.values()))
+        self.seconds = seconds_of_step(n, support, query, self.adaptation.inner_steps, self.order)
+        if self.seconds * self.planned < REPAYS:
+            self.reason = "the training is too short to repay it"
+            return False
+        if self._import is None:
+            # Recording needs a part of torch that takes long to import: not in one piece with it.
+            self._import = threading.Thread(target=importlib.import_module, args=("torch._dynamo",), daemon=True)
+            self._import.start()
+        return True
+
+    def library(
+        self, iteration: int, parameters: MetaParameters, support: Rows, query: Rows
+    ) -> tuple[Library, tuple[int, int]] | None:
+        """Return the program for a batch and the numbers of rows that it is made for, if it is due.
+
+        Parameters
+        ----------
+        iteration : int
+            Meta-steps done.
+        parameters : MetaParameters
+            Their shapes count.
+        support, query : Rows
+            The batch.
+        """
+        if self.reason is not None:
+            return None
+        rows = support.x.shape[1], query.x.shape[1]
+        planned = next((p for p in self._programs if _fits(rows, p.rows)), None)
+        if planned is None:
+            if not self.at_once and iteration < BEGIN:
+                return None
+            planned = self._plan(iteration, parameters, support, query, rows)
+        if not self.at_once and iteration < planned.due:
+            return None
+        found = library_for(planned.request, wait=None if self.at_once else MOST_PAUSE)
+        if isinstance(found, Library):
+            return found, planned.rows
+        if isinstance(found, Pending):
+            planned.due = iteration + self._later()
+            logger.info("engine: the compiler is not ready yet; looking again at meta-step %d", planned.due)
+        else:
+            self.give_up(found)
+        return None
+
+    def _plan(
+        self, iteration: int, parameters: MetaParameters, support: Rows, query: Rows, rows: tuple[int, int]
+    ) -> _Planned:
+        if self._import is not None:
+            self._import.join()
+        if self._programs:  # a larger batch than the last one: leave room, so that few programs serve all sizes
+            rows = tuple(-(-n * 3 // 2 // 8) * 8 for n in rows)  # type: ignore[assignment]
+        support, query = with_rows(support, rows[0]), with_rows(query, rows[1])
+        request = Request(self.functional, self.adaptation, parameters, support, query, self.order)
+        began = time.perf_counter()
+        found = library_for(request, wait=0.0)
+        if isinstance(found, str):
+            self.give_up(found)
+        else:
+            logger.debug("engine: recorded and generated a program in %.2f s", time.perf_counter() - began)
+        self._programs.append(_Planned(request, rows, iteration + self._later()))
+        return self._programs[-1]
+
+    def _later(self) -> int:
+        return 0 if self.at_once else max(1, math.ceil(UNTIL_READY / self.seconds))
+
+    def give_up(self, reason: str) -> None:
+        """Go on without programs, and say why."""
+        self.reason = reason
+        logger.info("engine: going on without a compiled program (%s)", reason)
+
+
+def _fits(rows: tuple[int, int], room: tuple[int, int]) -> bool:
+    return rows[0] <= room[0] and rows[1] <= room[1]
+
+
+def with_rows(rows: Rows, width: int) -> Rows:
+    """Pad to `width` rows per task, with rows of weight 0."""
+    more = width - rows.x.shape[1]
+    if not more:
+        return rows
+
+    def longer(t: Tensor) -> Tensor:
+        return F.pad(t, (0, 0) * (t.ndim - 2) + (0, more)) if t.dtype != torch.bool else _longer_mask(t, more)
+
+    return Rows(longer(rows.x), longer(rows.y), longer(rows.weight), {k: longer(v) for k, v in rows.extra.items()})
+
+
+def _longer_mask(mask: Tensor, more: int) -> Tensor:
+    # True keeps what a mask selects finite: a softmax over no class is not a number.
+    return torch.cat([mask, mask.new_ones(mask.shape[0], more, *mask.shape[2:])], 1)
