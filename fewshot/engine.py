@@ -23,7 +23,7 @@ from .compiled import Library, Request, Switch, library_for, reason_against, sec
 from .errors import InvalidParameterError, VerificationError
 from .functional import FunctionalModule
 from .kernels import Kernels, LoopKernels, VectorizedKernels, per_task_rows
-from .metagradient import MetaGradient, MetaParameters, expand, inner_loop, meta_gradient, take_tasks, task_shares
+from .metagradient import MetaGradient, MetaParameters, expand, inner_loop, meta_gradient, take_tasks
 from .tasks import Rows
 
 __all__ = ["Engine"]
@@ -276,11 +276,11 @@ class Engine:
         query = with_rows(query, rows[1])
         first = with_rows(supports[0], rows[0])
         padded = [first if s is supports[0] else with_rows(s, rows[0]) for s in supports]
-        loss, gradient = library.meta_gradient(
-            self._groups(parameters), padded, query, task_shares(query), self.adaptation.inner_steps
-        )
-        sizes = gradient["sizes"] if self.adaptation.learns else {}
-        return MetaGradient(loss, MetaParameters(gradient["moving"], gradient["shared"], sizes))
+        found = library.meta_gradient(self._groups(parameters), padded, query, self.adaptation.inner_steps)
+        loss, share, vector = found
+        if not self.adaptation.learns:
+            vector = vector[: len(vector) - sum(t.numel() for t in parameters.sizes.values())]
+        return MetaGradient(loss, share, vector, parameters)
 
     def _groups(self, parameters: MetaParameters) -> dict[str, Tensors]:
         return {

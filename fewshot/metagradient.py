@@ -72,12 +72,33 @@ class MetaGradient:
     ----------
     loss : Tensor of shape (tasks,)
         Query loss of each task after adaptation.
-    gradient : MetaParameters
-        Gradient of the mean of `loss` over the tasks that have query rows of non-zero weight.
+    share : Tensor of shape (tasks,)
+        Weight of each task in the mean: equal, but zero for tasks without query rows of non-zero weight.
+    vector : Tensor of shape (n,)
+        Gradient of the weighted mean of `loss`, in the order of ``MetaParameters.flat()``; without step sizes where these
+        are not learned.
+    parameters : MetaParameters
+        Where it was taken.
     """
 
     loss: Tensor
-    gradient: MetaParameters
+    share: Tensor
+    vector: Tensor
+    parameters: MetaParameters
+
+    @property
+    def gradient(self) -> MetaParameters:
+        """Gradient by name: views of `vector`."""
+        found, first = {}, 0
+        for name, value in self.parameters.flat().items():
+            if first < len(self.vector):
+                found[name] = self.vector[first : first + value.numel()].view(value.shape)
+                first += value.numel()
+        return MetaParameters.from_flat(found)
+
+    def mean_loss(self) -> float:
+        """Mean query loss over the tasks that have query rows."""
+        return float(torch.dot(self.loss, self.share))
 
 
 def expand(moving: Tensors, n_tasks: int) -> Tensors:
@@ -197,7 +218,7 @@ def meta_gradient(
         losses.append(loss)
         total = gradient if total is None else {k: v + gradient[k] for k, v in total.items()}
     assert total is not None
-    return MetaGradient(torch.cat(losses), MetaParameters.from_flat(total))
+    return MetaGradient(torch.cat(losses), share, torch.cat([t.reshape(-1) for t in total.values()]), parameters)
 
 
 def _chunk_gradient(

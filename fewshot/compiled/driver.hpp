@@ -12,7 +12,7 @@ struct Arguments {
   const void* const* support;   // (steps or 1) x SUPPORT: rows of each step; those of the last serve the query
   const void* const* query;     // QUERY
   const void* const* sizes;     // SIZES
-  const real* share;            // weight of each task in the mean
+  real* share;                  // weight of each task in the mean: equal for tasks with query rows of some weight, else zero
   real* loss;                   // of the query, or of the support after adaptation
   real* losses;                 // (steps, tasks): of the support, before each step
   void* const* of_moving;       // MOVING: sums over tasks; for adapt the adapted parameters, with a task axis
@@ -79,6 +79,14 @@ struct Task {
 };
 
 #ifdef HAS_META_GRADIENT
+static bool has_query_rows(const Arguments& a, int64_t t) {
+  constexpr int64_t ROWS = QUERY_BYTES[QUERY_WEIGHT] / sizeof(real);
+  const real* weight = (const real*)a.query[QUERY_WEIGHT] + t * ROWS;
+  for (int64_t r = 0; r < ROWS; r++)
+    if (weight[r] > 0) return true;
+  return false;
+}
+
 extern "C" void meta_gradient(const Arguments* arguments) {
   const Arguments& a = *arguments;
   const int64_t steps = a.steps;
@@ -93,6 +101,8 @@ extern "C" void meta_gradient(const Arguments* arguments) {
   char* const saved = block += SIZES_BYTES;
   char* const scratch = saved + steps * SAVED;
   real unused;
+  int64_t valid = 0;
+  for (int64_t t = 0; t < a.tasks; t++) valid += has_query_rows(a, t);
   for (int64_t t = a.first; t < a.last; t++) {
     Task task(a, t);
     task.moving(a.moving);
@@ -114,7 +124,7 @@ extern "C" void meta_gradient(const Arguments* arguments) {
       std::memcpy(out + 1 + MOVING, of_shared, SHARED * sizeof(void*));
       query(task.in, out, nullptr, scratch);
     }
-    const real share = a.share[t];
+    const real share = a.share[t] = has_query_rows(a, t) ? real(1) / valid : real(0);
     for (int i = 0; i < MOVING; i++)
       for (int64_t j = 0; j < MOVING_SIZE[i]; j++) ((real*)v[i])[j] *= share;
     add(share, of_shared, a.of_shared, SHARED_SIZE, SHARED);

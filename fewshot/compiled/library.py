@@ -50,14 +50,9 @@ class Library:
         self._workspaces: dict[tuple[int, int], Tensor] = {}
 
     def meta_gradient(
-        self,
-        groups: dict[str, Tensors],
-        supports: Sequence[Rows],
-        query: Rows,
-        share: Tensor,
-        steps: int,
-    ) -> tuple[Tensor, dict[str, Tensors]]:
-        """Query losses, and the derivatives of their weighted sum by group.
+        self, groups: dict[str, Tensors], supports: Sequence[Rows], query: Rows, steps: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Query losses after adaptation, and the derivatives of their mean.
 
         Parameters
         ----------
@@ -67,31 +62,38 @@ class Library:
             Support rows of each step.
         query : Rows
             Query rows.
-        share : Tensor of shape (tasks,)
-            Weight of each task.
         steps : int
             Inner steps.
+
+        Returns
+        -------
+        loss, share : Tensor of shape (tasks,)
+            Query losses, and their weights in the mean.
+        vector : Tensor of shape (n,)
+            Derivatives in moving and shared parameters and step sizes, one after another.
         """
         n_tasks = len(query.x)
-        loss = torch.empty(n_tasks, dtype=self._dtype)
+        loss, share = torch.empty(2, n_tasks, dtype=self._dtype)
         call = _Call(self, groups, supports, query, steps)
-        wanted = {g: [groups[g][n] for n in self._names[g]] for g in ("moving", "shared", "sizes")}
+        counts = {g: [groups[g][n].numel() for n in self._names[g]] for g in ("moving", "shared", "sizes")}
+        size = sum(map(sum, counts.values()))
 
-        def run(first: int, last: int, slot: int) -> dict[str, list[Tensor]]:
-            out = {g: _zeros_like(tensors, self._dtype) for g, tensors in wanted.items()}
-            arguments = call.arguments(
-                first, last, slot, share=share.contiguous(), loss=loss, **{f"of_{g}": t for g, t in out.items()}
-            )
+        def run(first: int, last: int, slot: int) -> Tensor:
+            vector = torch.zeros(size, dtype=self._dtype)
+            at, pointers = vector.data_ptr(), {}
+            for group, sizes in counts.items():
+                pointers[f"of_{group}"] = addresses = []
+                for n in sizes:
+                    addresses.append(at)
+                    at += n * self._dtype.itemsize
+            arguments = call.arguments(first, last, slot, pointers, share=share, loss=loss)
             self._library.meta_gradient(ctypes.byref(arguments))
-            return out
+            return vector
 
-        parts = _in_threads(run, n_tasks)
-        total = parts[0]
-        for part in parts[1:]:
-            for g, tensors in part.items():
-                for to, more in zip(total[g], tensors, strict=True):
-                    to += more
-        return loss, {g: dict(zip(self._names[g], tensors, strict=True)) for g, tensors in total.items()}
+        vector, *others = _in_threads(run, n_tasks)
+        for other in others:
+            vector += other
+        return loss, share, vector
 
     def adapt(
         self, groups: dict[str, Tensors], supports: Sequence[Rows], query: Rows | None, steps: int, *, keep: bool
@@ -123,8 +125,8 @@ class Library:
         call = _Call(self, groups, supports, query, steps)
 
         def run(first: int, last: int, slot: int) -> None:
-            pointers = {"of_moving": list(out.values())} if keep else {}
-            arguments = call.arguments(first, last, slot, loss=loss, losses=losses, **pointers)
+            pointers = {"of_moving": [t.data_ptr() for t in out.values()]} if keep else {}
+            arguments = call.arguments(first, last, slot, pointers, loss=loss, losses=losses)
             self._library.adapt(ctypes.byref(arguments))
 
         _in_threads(run, n_tasks)
@@ -165,21 +167,21 @@ class _Call:
         per_step = [t for n, t in groups["sizes"].items() if n.startswith("log_alpha.")]
         self._size_steps = len(per_step[0]) if per_step else 1
 
-    def arguments(self, first: int, last: int, slot: int, **outputs: Tensor | list[Tensor]) -> _Arguments:
-        """Return the arguments for some of the tasks; they stay valid as long as this object."""
-        fields = dict(self._fields)
-        for name, value in outputs.items():
-            fields[name] = self._array([t.data_ptr() for t in value]) if isinstance(value, list) else value.data_ptr()
-            self._kept.append(value)
-        fields["workspace"] = self._library.workspace(self._steps, slot).data_ptr()
-        counts = {
-            "first": first,
-            "last": last,
-            "tasks": self._tasks,
-            "steps": self._steps,
-            "size_steps": self._size_steps,
-        }
-        return _Arguments(**counts, **fields)
+    def arguments(
+        self, first: int, last: int, slot: int, pointers: dict[str, list[int]], **outputs: Tensor
+    ) -> _Arguments:
+        """Return the arguments for some of the tasks; they stay valid as long as this object and the outputs."""
+        return _Arguments(
+            first,
+            last,
+            self._tasks,
+            self._steps,
+            self._size_steps,
+            **self._fields,
+            **{name: self._array(addresses) for name, addresses in pointers.items()},
+            **{name: t.data_ptr() for name, t in outputs.items()},
+            workspace=self._library.workspace(self._steps, slot).data_ptr(),
+        )
 
     def _contiguous(self, tensors: Sequence[Tensor]) -> list[int]:
         dense = [t if t.is_contiguous() else t.contiguous() for t in tensors]
@@ -193,12 +195,6 @@ class _Call:
         array = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
         self._kept.append(array)
         return ctypes.addressof(array)
-
-
-def _zeros_like(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Zeros in one piece of memory."""
-    flat = torch.zeros(sum(t.numel() for t in tensors), dtype=dtype)
-    return [part.view(t.shape) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)]
 
 
 def _in_threads(run: Callable[[int, int, int], Any], n_tasks: int) -> list[Any]:

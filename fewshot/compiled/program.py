@@ -76,7 +76,11 @@ def meta_gradient_program(
     )
     _add(lowering, step, names, [("step", step.results(["moving", "loss"])), ("pull_back", results)])
     _add(lowering, asked, names, [("query", asked.results(["loss", "cotangent", "shared"]))])
-    macros = {"PULLED_SHARED": len(step.outputs["shared"]), "PULLED_SIZES": len(pulled)}
+    macros = {
+        "PULLED_SHARED": len(step.outputs["shared"]),
+        "PULLED_SIZES": len(pulled),
+        "QUERY_WEIGHT": names["query"].index("weight"),
+    }
     return _program(lowering, task, query, names, "HAS_META_GRADIENT", macros)
 
 

@@ -23,6 +23,7 @@ from ..errors import DivergenceError, InvalidParameterError
 from ..metagradient import MetaParameters
 from ..tasks import Rows, TaskSampler
 from .calibration import calibrated
+from .outer import OPTIMIZERS, OuterOptimizer
 from .validation import Validation
 
 __all__ = ["TrainingSettings", "TrainingState", "meta_train"]
@@ -31,13 +32,6 @@ logger = logging.getLogger("fewshot")
 
 ROUNDS = 50  # per training
 MOST_SKIPPED_IN_A_ROW = 25  # meta-steps with a non-finite gradient before training stops with an error
-STEP_SIZE_GROUP = "sizes/"
-
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-}
 
 
 @dataclass(frozen=True)
@@ -208,9 +202,11 @@ class _Run:
     ) -> None:
         self.engine, self.sampler, self.settings, self.state = engine, sampler, settings, state
         self.validation, self.device = validation, device
-        self.leaves = {k: v.detach().to(device).clone().requires_grad_() for k, v in state.parameters.flat().items()}
-        state.parameters = MetaParameters.from_flat({k: v.detach() for k, v in self.leaves.items()})
-        self.optimizer = _optimizer(settings, self.leaves, state)
+        rates = settings.outer_lr, settings.outer_lr * settings.step_size_lr
+        self.optimizer = OuterOptimizer(
+            state.parameters, settings.optimizer, rates, settings.max_grad_norm, state.optimizer, device
+        )
+        state.parameters = self.optimizer.parameters
         self.before_step: Any = None  # random state to go back to if a meta-step is interrupted
         self.first: tuple[list[Rows], Rows] | None = None  # episodes drawn ahead of the first meta-step
         self.began, self.in_a_row = time.perf_counter(), 0
@@ -229,7 +225,7 @@ class _Run:
         def calibrate(parameters: MetaParameters) -> MetaParameters:
             if first_step and not state.warm:
                 for name, value in calibrated(self.engine, parameters, supports).sizes.items():
-                    self.leaves[f"{STEP_SIZE_GROUP}{name}"].detach().copy_(value)
+                    state.parameters.sizes[name].copy_(value)
             return state.parameters
 
         planned = self.settings.max_iter - state.iteration
@@ -245,36 +241,23 @@ class _Run:
         self.first = None
         seed = int(state.rng.integers(2**31))
         found = self.engine.gradient(state.parameters, supports, query, settings.order, seed, state.iteration)
-        for name, value in found.gradient.flat().items():
-            self.leaves[name].grad = value
-        bound = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(list(self.leaves.values()), bound))
+        loss = found.mean_loss()
+
+        def on_interrupt(done: bool) -> None:
+            if done:
+                state.round_losses.append(loss)
+                self.count_step()
+
+        norm = self.optimizer.step(found.vector, settings.rate(state.iteration), on_interrupt)
         if math.isfinite(norm):
+            state.round_losses.append(loss)
             self.in_a_row = 0
-            factor = settings.rate(state.iteration)
-            for group in self.optimizer.param_groups:
-                group["lr"] = group["full_rate"] * factor
-            state.round_losses.append(float(found.loss[query.weight.sum(1) > 0].mean()))
-            self.update()
         else:
             state.skipped += 1
             self.in_a_row += 1
             if self.in_a_row >= MOST_SKIPPED_IN_A_ROW:
                 raise DivergenceError(_diverged(f"{self.in_a_row} meta-steps in a row (at step {state.iteration})"))
         self.count_step()
-
-    def update(self) -> None:
-        """Step the optimiser; an interruption finds the step either done and counted, or not done."""
-        first = next(iter(self.leaves.values()))
-        before = first.detach().clone()  # the fused kernel does not raise the version counter
-        try:
-            self.optimizer.step()
-        except KeyboardInterrupt:
-            if not torch.equal(first, before):
-                self.count_step()
-            else:
-                self.state.round_losses.pop()
-            raise
 
     def count_step(self) -> None:
         self.state.iteration += 1
@@ -324,21 +307,3 @@ def _judge(engine: Engine, validation: Validation, state: TrainingState) -> floa
     else:
         state.rounds_since_best += 1
     return loss
-
-
-def _optimizer(settings: TrainingSettings, leaves: dict[str, Tensor], state: TrainingState) -> torch.optim.Optimizer:
-    weights = [v for k, v in leaves.items() if not k.startswith(STEP_SIZE_GROUP)]
-    sizes = [v for k, v in leaves.items() if k.startswith(STEP_SIZE_GROUP)]
-    rates = settings.outer_lr, settings.outer_lr * settings.step_size_lr
-    groups: list[dict[str, Any]] = [
-        {"params": g, "full_rate": r} for g, r in zip((weights, sizes), rates, strict=True) if g
-    ]
-    make = OPTIMIZERS[settings.optimizer] if isinstance(settings.optimizer, str) else settings.optimizer
-    # One kernel for all tensors: with small networks the optimiser's launches would otherwise cost as much as its work.
-    options = {"fused": True} if isinstance(settings.optimizer, str) else {}
-    if sizes and isinstance(settings.optimizer, str):
-        groups[-1]["weight_decay"] = 0.0  # decaying a logarithm would pull step sizes to 1
-    optimizer: torch.optim.Optimizer = make(groups, lr=settings.outer_lr, **options)
-    if state.optimizer is not None:
-        optimizer.load_state_dict(state.optimizer)
-    return optimizer

@@ -57,7 +57,7 @@ def rows_of(x: np.ndarray, y: np.ndarray) -> Rows:
 def meta_step(
     problem: Problem, steps: int, mode: Any, first: Batch
 ) -> tuple[Callable[[tuple[Rows, Rows]], float], Callable[[], np.ndarray]]:
-    """Return one meta-step on the engine with the optimiser of the training loop, and a function that reads its gradient."""
+    """Return one meta-step on the engine with the training loop's optimiser, and a function that reads its gradient."""
     row_loss = squared_error if problem.is_regression else cross_entropy
     functional = FunctionalModule(network_of(problem), row_loss, "all", problem.widths[-1])
     adaptation = Adaptation(inner_steps=steps, inner_lr=problem.inner_lr, learn_step_sizes=False)

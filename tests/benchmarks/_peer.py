@@ -4,8 +4,8 @@
     python tests/benchmarks/_peer.py --versions
 
 Each peer is written as its own documentation does it. ``loop`` is plain autograd, one task after another; ``func`` is
-torch.func's vmap and grad as they are, ``func-fx`` the same traced with make_fx, ``func-inductor`` that trace compiled and
-``func-compile`` the whole step under torch.compile. Nothing here knows the project that is compared.
+torch.func's vmap and grad as they are, ``func-fx`` the same traced with make_fx, ``func-inductor`` that trace
+compiled and ``func-compile`` the whole step under torch.compile. Nothing here knows the project that is compared.
 """
 
 import argparse

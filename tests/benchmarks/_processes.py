@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def interpreter_of(environment: Path) -> Path:
     SystemExit
         If there is none.
     """
-    # Not resolved: a virtual environment's interpreter is a link, and only under its own name does it know its packages.
+    # Not resolved: an environment's interpreter is a link, and only under its own name does it know its packages.
     folder = environment.expanduser().absolute()
     for python in (folder / "bin" / "python", folder / "Scripts" / "python.exe"):
         if python.is_file():
@@ -58,15 +58,29 @@ def pin_to_one_core() -> int | None:
     return core
 
 
-def run(python: str | Path, script: str, *arguments: object) -> dict[str, Any]:
+def run(
+    python: str | Path, script: str, *arguments: object, variables: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Run a script of this folder in a fresh process and return what it reports on its last line.
+
+    Parameters
+    ----------
+    python : str or Path
+        Interpreter.
+    script : str
+        Name of the script.
+    *arguments : object
+        Its command line.
+    variables : mapping of str to str, default=None
+        Further environment variables.
 
     Raises
     ------
     ChildFailed
         If it ends with an error.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in LEAKS} | ONE_THREAD
+    environment = {name: value for name, value in os.environ.items() if name not in LEAKS}
+    environment |= ONE_THREAD | dict(variables or {})
     command = [str(python), str(Path(__file__).parent / script), *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     lines = done.stdout.strip().splitlines()

@@ -1,7 +1,7 @@
 """Timing of meta-steps inside one process, and what a process reports to the one that started it.
 
-Every process takes the first step apart from the others (its loss and gradient are what the libraries are compared by), then
-warms up, then counts. Needs numpy alone, since libraries of other environments use it too.
+Every process takes the first step apart from the others (its loss and gradient are what the libraries are compared
+by), then warms up, then counts. Needs numpy alone, since libraries of other environments use it too.
 """
 
 import json
@@ -51,8 +51,8 @@ def measure(
     Returns
     -------
     dict
-        ``loss`` of the first step and its ``first_s`` in seconds; ``ms`` and ``cpu_ms``, the medians of wall and CPU time of
-        a step in milliseconds; ``steps`` counted; ``peak_mib``, the most memory that the process ever held.
+        ``loss`` of the first step and its ``first_s`` in seconds; ``ms`` and ``cpu_ms``, the medians of wall and CPU
+        time of a step in milliseconds; ``steps`` counted; ``peak_mib``, the most memory that the process ever held.
     """
     began = time.perf_counter()
     result: dict[str, Any] = {"loss": step(batches[0]), "first_s": time.perf_counter() - began}

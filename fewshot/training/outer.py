@@ -1,0 +1,169 @@
+"""The outer optimiser step.
+
+All meta-parameters are views of one vector. Clipping and stepping are then a few operations however many tensors a network has:
+torch's optimisers spend longer on bookkeeping for a small network than a compiled meta-gradient takes. An optimiser of the
+user's own gets the tensors one by one. The formulas are those of :class:`torch.optim.Adam` (Kingma, Ba 2015),
+:class:`torch.optim.AdamW` (Loshchilov, Hutter 2019) and :class:`torch.optim.SGD` with their default settings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..metagradient import MetaParameters
+
+__all__ = ["OPTIMIZERS", "OuterOptimizer"]
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+ADAMW_DECAY = 0.01
+
+
+class OuterOptimizer:
+    """Meta-parameters and what moves them.
+
+    Parameters
+    ----------
+    parameters : MetaParameters
+        Starting values; copied.
+    optimizer : str or callable
+        One of :data:`OPTIMIZERS`, or ``(parameters, lr=...) -> torch.optim.Optimizer``.
+    rates : tuple of float
+        Learning rates of weights and of step sizes.
+    max_grad_norm : float or None
+        The gradient is scaled down to this norm.
+    state : dict, default=None
+        What :meth:`state_dict` gave, to go on from there.
+    device : torch.device or str, default="cpu"
+        Where the parameters live.
+
+    Attributes
+    ----------
+    parameters : MetaParameters
+        Views of the current values.
+    """
+
+    def __init__(
+        self,
+        parameters: MetaParameters,
+        optimizer: Any,
+        rates: tuple[float, float],
+        max_grad_norm: float | None,
+        state: dict[str, Any] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        flat = parameters.flat()
+        values = torch.cat([t.detach().to(device).reshape(-1) for t in flat.values()])
+        n_sizes = sum(t.numel() for t in parameters.sizes.values())
+        self._n_weights = len(values) - n_sizes
+        self._rates = torch.full_like(values, rates[0])
+        self._rates[self._n_weights :] = rates[1]
+        # Values and both moments in one tensor, so that a step is one assignment: it is interrupted before or after.
+        self._state = torch.stack([values, torch.zeros_like(values), torch.zeros_like(values)])
+        self._steps = 0
+        parts = self._state[0].split([t.numel() for t in flat.values()])
+        views = {name: part.view(t.shape) for (name, t), part in zip(flat.items(), parts, strict=True)}
+        self.parameters = MetaParameters.from_flat(views)
+        self._bound = math.inf if max_grad_norm is None else max_grad_norm
+        self._name = optimizer if isinstance(optimizer, str) else None
+        self._theirs: torch.optim.Optimizer | None = None
+        if self._name is None:
+            leaves = [t.detach().requires_grad_() for t in views.values()]
+            n = len(leaves) - len(parameters.sizes)
+            groups = [{"params": p, "full_rate": r} for p, r in zip((leaves[:n], leaves[n:]), rates, strict=True) if p]
+            self._theirs = optimizer(groups, lr=rates[0])
+        if state is not None:
+            self._load(state)
+
+    def step(self, gradient: Tensor, factor: float, on_interrupt: Callable[[bool], None]) -> float:
+        """Step along a gradient, unless it is not finite.
+
+        Parameters
+        ----------
+        gradient : Tensor of shape (n,)
+            In the order of ``parameters.flat()``; without step sizes where these are not learned. Changed in place.
+        factor : float
+            Of the learning rates.
+        on_interrupt : callable
+            Told, on a KeyboardInterrupt, whether the step was done.
+
+        Returns
+        -------
+        float
+            Norm of the gradient.
+        """
+        norm = float(torch.linalg.vector_norm(gradient))
+        if not math.isfinite(norm):
+            return norm
+        if norm > self._bound:
+            gradient.mul_(self._bound / (norm + 1e-6))
+        if self._theirs is not None:
+            self._their_step(self._theirs, gradient, factor, on_interrupt)
+            return norm
+        steps, after = self._steps, None
+        try:
+            after = self._after(gradient, factor)
+            self._state[:, : len(gradient)].copy_(after)
+            self._steps = steps + 1
+        except KeyboardInterrupt:
+            done = after is not None and torch.equal(self._state[:, : len(gradient)], after)
+            self._steps = steps + done
+            on_interrupt(done)
+            raise
+        return norm
+
+    def _after(self, gradient: Tensor, factor: float) -> Tensor:
+        """Values and moments after a step."""
+        n = len(gradient)
+        before, rates = self._state[:, :n], self._rates[:n]
+        after = torch.empty_like(before)
+        value, first, second = before
+        if self._name == "sgd":
+            after.copy_(before)
+            after[0].addcmul_(rates, gradient, value=-factor)
+            return after
+        beta1, beta2 = BETAS
+        torch.lerp(first, gradient, 1 - beta1, out=after[1])
+        torch.mul(second, beta2, out=after[2]).addcmul_(gradient, gradient, value=1 - beta2)
+        corrections = 1 - beta1 ** (self._steps + 1), 1 - beta2 ** (self._steps + 1)
+        scale = after[2].sqrt().div_(math.sqrt(corrections[1])).add_(EPSILON)
+        torch.addcmul(value, rates, after[1] / scale, value=-factor / corrections[0], out=after[0])
+        if self._name == "adamw":  # of the weights: decaying a logarithm would pull step sizes to 1
+            m = min(n, self._n_weights)
+            after[0, :m].addcmul_(rates[:m], value[:m], value=-factor * ADAMW_DECAY)
+        return after
+
+    def _their_step(
+        self, theirs: torch.optim.Optimizer, gradient: Tensor, factor: float, on_interrupt: Callable[[bool], None]
+    ) -> None:
+        first = 0
+        for group in theirs.param_groups:
+            group["lr"] = group["full_rate"] * factor
+            for leaf in group["params"]:
+                if first < len(gradient):
+                    leaf.grad = gradient[first : first + leaf.numel()].view(leaf.shape)
+                    first += leaf.numel()
+        before = self._state[0].clone()
+        try:
+            theirs.step()
+        except KeyboardInterrupt:
+            on_interrupt(not torch.equal(self._state[0], before))
+            raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next step depends on beside the parameters; tensors are copies."""
+        if self._theirs is not None:
+            return {"theirs": self._theirs.state_dict()}
+        return {"moments": self._state[1:].clone(), "steps": self._steps}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        if self._theirs is not None:
+            self._theirs.load_state_dict(state["theirs"])
+        else:
+            self._state[1:].copy_(state["moments"])
+            self._steps = state["steps"]
