@@ -14,9 +14,9 @@ from ..metagradient import MetaParameters
 from ..tasks import Rows
 from .build import Build, BuildError, lanes
 from .library import Library
-from .lowering import UnsupportedError
 from .program import Program, adapt_program, meta_gradient_program
 from .tracing import Task, columns
+from .values import UnsupportedError
 
 __all__ = ["Pending", "Request", "library_for", "reason_against"]
 

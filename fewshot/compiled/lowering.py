@@ -1,49 +1,28 @@
 """From graphs of tensor operations to statements of C++.
 
-One :class:`Lowering` makes the functions of one program. Values that one function leaves to another are kept in a block of
-memory that both see; temporaries share memory as soon as they are no longer read.
+One :class:`Lowering` makes the functions of one program. View operations cost nothing, elementwise ones wait until their result is
+read and become one loop, products of matrices are left to :mod:`~fewshot.compiled.products`.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.fx import Node
 
-from .nests import elementwise, reduction, type_name
+from .memory import Memory
+from .nests import reduction, type_name
 from .operators import BINARY, COMPARISONS, UNARY, simplified
-from .values import Buffer, Constant, Expression, Value, View, contiguous_strides, numel
+from .products import Products
+from .values import Constant, Expression, UnsupportedError, Value, View, contiguous_strides, numel
 
-__all__ = ["Lowering", "UnsupportedError"]
+__all__ = ["Lowering"]
 
 aten = torch.ops.aten
-ALIGN = 64  # bytes; a cache line, and the widest vector register
 LARGEST_EXPRESSION = 60  # operations in one statement; the compiler's time grows faster than their number
-
-
-class UnsupportedError(Exception):
-    """A graph holds an operation that no code is generated for."""
-
-
-@dataclass
-class Statement:
-    """Code, and the buffers that it touches."""
-
-    code: str
-    buffers: list[Buffer]
-
-
-@dataclass
-class Function:
-    """A function of the program."""
-
-    name: str
-    statements: list[Statement] = field(default_factory=list)
-    scratch: int = 0
 
 
 class Lowering:
@@ -56,17 +35,10 @@ class Lowering:
     """
 
     def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
-        self.functions: list[Function] = []
-        self.saved = 0
-        self._buffers = 0
+        self.memory = Memory()
+        self._products = Products(self.memory, lanes)
         self._values: dict[Node, Any] = {}
-        self._packs: dict[Any, View] = {}
-        self._copies: dict[Any, View] = {}
-        self._wanted: dict[Node, tuple[int, tuple[int, ...]]] = {}
         self._uses: dict[Node, int] = {}
-
-    # ---- functions
 
     def function(
         self,
@@ -94,26 +66,26 @@ class Lowering:
         later : set of Node
             Nodes that a later function reads.
         """
-        self.functions.append(Function(name))
+        self.memory.begin(name)
         self._uses = uses
         for node, index in inputs.items():
             if node not in self._values:
                 value = node.meta["val"]
                 shape = tuple(value.shape)
-                buffer = self._buffer(value.dtype, numel(shape), "input", index)
+                buffer = self.memory.buffer(value.dtype, numel(shape), "input", index)
                 self._values[node] = View(buffer, shape, contiguous_strides(shape))
-        self._wanted = {
-            node: (k, tuple(node.meta["val"].shape))
+        self.memory.wanted = {
+            node: k
             for k, node in enumerate(outputs)
             if node not in later and node not in self._values and list(outputs).count(node) == 1
         }
-        for node, want in list(self._wanted.items()):
+        for node, want in list(self.memory.wanted.items()):
             # A result that is a reshaped value: the value itself is written in place.
             while node.target in _RESHAPES | _ADDED_AXES and uses.get(node.all_input_nodes[0]) == 1:
                 node = node.all_input_nodes[0]
                 if node in self._values or node.op != "call_function":
                     break
-                self._wanted[node] = want
+                self.memory.wanted[node] = want
         for node in nodes:
             if node not in self._values:
                 self._values[node] = self._lower(node)
@@ -127,113 +99,9 @@ class Lowering:
             ):
                 continue
             shape = tuple(node.meta["val"].shape)
-            out = self._buffer(node.meta["val"].dtype, numel(shape), "output", k)
-            self._write(View(out, shape, contiguous_strides(shape)), value)
-        self._wanted = {}
-
-    def code(self) -> str:
-        """Return the functions as C++."""
-        for function in self.functions:
-            function.scratch = self._place(function)
-        return "\n\n".join(self._text(f) for f in self.functions)
-
-    def _place(self, function: Function) -> int:
-        """Give temporaries their places: the first gap among those that are in use at the same time."""
-        first: dict[Buffer, int] = {}
-        last: dict[Buffer, int] = {}
-        for k, statement in enumerate(function.statements):
-            for b in statement.buffers:
-                if b.place == "scratch":
-                    first.setdefault(b, k)
-                    last[b] = k
-        placed: list[tuple[int, int, Buffer]] = []
-        end = 0
-        for b in sorted(first, key=lambda b: first[b]):
-            size = _aligned(b.size * b.dtype.itemsize)
-            busy = sorted((start, stop) for start, stop, other in placed if last[other] >= first[b])
-            at = 0
-            for start, stop in busy:
-                if start - at >= size:
-                    break
-                at = max(at, stop)
-            placed.append((at, at + size, b))
-            b.index = at
-            end = max(end, at + size)
-        return end
-
-    def _text(self, function: Function) -> str:
-        declared: dict[Buffer, str] = {}
-        for statement in function.statements:
-            for b in statement.buffers:
-                kind = type_name(b.dtype)
-                if b.place == "input":
-                    declared[b] = f"const {kind}* const {b.name} = (const {kind}*)in[{b.index}];"
-                elif b.place == "output":
-                    declared[b] = f"{kind}* const {b.name} = ({kind}*)out[{b.index}];"
-                else:
-                    declared[b] = f"{kind}* const {b.name} = ({kind}*)({b.place} + {b.index});"
-        body = "\n".join([*declared.values(), *(s.code for s in function.statements)])
-        return f"static void {function.name}(const void* const* in, void* const* out, char* saved, char* scratch) {{\n{body}\n}}"
-
-    # ---- memory
-
-    def _buffer(
-        self, dtype: torch.dtype, size: int, place: Any = "scratch", index: int = 0, run: int = 0, pitch: int = 0
-    ) -> Buffer:
-        type_name(dtype) if dtype in (
-            torch.float32,
-            torch.float64,
-            torch.int64,
-            torch.int32,
-            torch.uint8,
-            torch.bool,
-        ) else _refuse(dtype)
-        self._buffers += 1
-        name = self.functions[-1].name
-        return Buffer(f"b{self._buffers}", dtype, max(size, 1), place, index, name, run, pitch or run or 1)
-
-    def _state(self, code: str, views: Iterable[View]) -> None:
-        function = self.functions[-1]
-        buffers = []
-        for view in views:
-            b = view.buffer
-            if b.place == "scratch" and b.function != function.name:
-                b.place, b.index = "saved", self.saved
-                self.saved += _aligned(b.size * b.dtype.itemsize)
-            buffers.append(b)
-        function.statements.append(Statement(code, buffers))
-
-    def _write(self, out: View, value: Value) -> None:
-        if not isinstance(value, Constant):
-            value = _expanded(value, out.shape)
-        reads = [value] if isinstance(value, View) else list(value.views()) if isinstance(value, Expression) else []
-        self._state(elementwise(out, value), [out, *reads])
-
-    def _result(self, node: Node | None, shape: tuple[int, ...], dtype: torch.dtype, like: Sequence[View] = ()) -> View:
-        """Memory for a result: the function's own where it is one, else a temporary laid out like an operand."""
-        if node is not None and node in self._wanted:
-            buffer = self._buffer(dtype, numel(shape), "output", self._wanted[node][0])
-            return View(buffer, shape, contiguous_strides(shape))
-        for view in like:
-            b = view.buffer
-            dense = sorted(s for s, n in zip(view.strides, view.shape, strict=True) if n > 1)
-            if view.shape == shape and b.place != "input" and len(set(dense)) == len(dense) and 0 not in dense:
-                if view.offset == 0 and _fills(view):
-                    return View(self._buffer(dtype, b.size, run=b.run, pitch=b.pitch), shape, view.strides)
-        return View(self._buffer(dtype, numel(shape)), shape, contiguous_strides(shape))
-
-    def view(self, value: Value, node: Node | None = None) -> View:
-        """Store a value, unless it is stored already."""
-        if isinstance(value, View):
-            return value
-        if id(value) in self._copies:
-            return self._copies[id(value)][1]  # type: ignore[index, return-value]
-        like = list(value.views()) if isinstance(value, Expression) else []
-        like.sort(key=lambda v: not v.buffer.pitch > v.buffer.run)  # padded ones first: no leftover elements
-        out = self._result(node, value.shape, value.dtype, like)
-        self._write(out, value)
-        self._copies[id(value)] = (value, out)  # type: ignore[assignment]
-        return out
+            out = self.memory.buffer(node.meta["val"].dtype, numel(shape), "output", k)
+            self.memory.write(View(out, shape, contiguous_strides(shape)), value)
+        self.memory.wanted = {}
 
     # ---- operations
 
@@ -250,9 +118,9 @@ class Lowering:
         shape, dtype = tuple(value.shape), value.dtype
         result = self._operation(node, target, arguments, shape, dtype)
         if isinstance(result, Expression) and (
-            node in self._wanted or (self._uses.get(node, 0) != 1 and not _is_cheap(result))
+            node in self.memory.wanted or (self._uses.get(node, 0) != 1 and not _is_cheap(result))
         ):
-            return self.view(result, node)
+            return self.memory.view(result, node)
         return result
 
     def _argument(self, argument: Any) -> Any:
@@ -288,9 +156,9 @@ class Lowering:
         if target in _REDUCTIONS:
             return self._reduce(node, target, args, shape, dtype)
         if target is aten.mm.default:
-            return self._matmul(args[0], args[1], node)
+            return self._products.product(args[0], args[1], node, self._preferred(node))
         if target is aten.addmm.default and not node.kwargs:
-            product = self._matmul(args[1], args[2], None)
+            product = self._products.product(args[1], args[2], None, self._preferred(node))
             return self._expression("({0} + {1})", [args[0], product], shape, dtype)
         if target is aten.bmm.default:
             return self._batched_matmul(node, args, shape, dtype)
@@ -320,13 +188,13 @@ class Lowering:
             if kind is not None:
                 value = self._cast(value, kind)
             if isinstance(value, Expression) and (value.shape != shape):
-                value = self.view(value)
+                value = self.memory.view(value)
             if isinstance(value, View):
                 value = value.expand(shape)
             operands.append(value)
         result = Expression(template, tuple(operands), shape, dtype)
         if result.size > LARGEST_EXPRESSION:
-            operands = [self.view(o).expand(shape) if isinstance(o, Expression) else o for o in operands]
+            operands = [self.memory.view(o).expand(shape) if isinstance(o, Expression) else o for o in operands]
             result = Expression(template, tuple(operands), shape, dtype)
         return result
 
@@ -377,13 +245,13 @@ class Lowering:
         shape = tuple(node.meta["val"].shape) if isinstance(node.meta["val"], torch.Tensor) else None
         if shape == source.shape and node.target in _RESHAPES:
             return source
-        view = self.view(source)
+        view = self.memory.view(source)
         target: Any = aten.view.default if node.target in _RESHAPES else node.target
         try:
             found = target(view.meta(), *node.args[1:], **node.kwargs)
         except (RuntimeError, ValueError):
-            dense = View(self._buffer(view.dtype, numel(view.shape)), view.shape, contiguous_strides(view.shape))
-            self._write(dense, view)
+            dense = self.memory.dense(view.shape, view.dtype)
+            self.memory.write(dense, view)
             view = dense
             found = target(view.meta(), *node.args[1:], **node.kwargs)
         return view.like(found) if isinstance(found, torch.Tensor) else [view.like(f) for f in found]
@@ -396,86 +264,20 @@ class Lowering:
         axes = [a % len(whole) for a in axes] if whole else []
         count = numel(tuple(whole[a] for a in axes))
         if not axes or (count == 1 and kind != "sum") or (count == 1):
-            source = self.view(value)
+            source = self.memory.view(value)
             return source.like(source.meta().reshape(shape)) if source.shape != shape else source
         keep = tuple(1 if a in axes else n for a, n in enumerate(whole))
-        out = self._result(None if average else node, shape, dtype)
+        out = self.memory.result(None if average else node, shape, dtype)
         full = View(out.buffer, keep, contiguous_strides(keep))
         if isinstance(value, Expression) and value.size * count > 16 * LARGEST_EXPRESSION and False:
-            value = self.view(value)
+            value = self.memory.view(value)
         leaves = [value] if isinstance(value, View) else list(value.views()) if isinstance(value, Expression) else []
-        self._state(reduction(full, value, whole, axes, kind), [out, *leaves])
+        self.memory.state(reduction(full, value, whole, axes, kind), [out, *leaves])
         return self._expression("({0} * {1})", [out, 1 / count], shape, dtype) if average else out
 
     # ---- matrix products
 
-    def _pitch(self, n: int) -> int:
-        """Length that runs of n elements are padded to."""
-        if n <= 1 or n % self.lanes == 0:
-            return n
-        step = 4
-        while step < n and step < self.lanes // 2:
-            step *= 2
-        padded = -(-n // step) * step
-        rest = padded % self.lanes
-        return padded + self.lanes - rest if rest > self.lanes // 2 else padded
-
-    def _pieces(self, n: int) -> int:
-        """Vector registers for n elements."""
-        return n // self.lanes + (n % self.lanes).bit_count()
-
-    def _packed(self, view: View, axis: int) -> View:
-        """Copy of a matrix whose `axis` is contiguous and padded."""
-        key = (view, axis)
-        if key not in self._packs:
-            n, m = view.shape[axis], view.shape[1 - axis]
-            pitch = self._pitch(n)
-            strides = (1, pitch) if axis == 0 else (pitch, 1)
-            out = View(self._buffer(view.dtype, m * pitch, run=n, pitch=pitch), view.shape, strides)
-            self._write(out, view)
-            self._packs[key] = out
-        return self._packs[key]
-
-    def _matmul(self, a: Value, b: Value, node: Node | None) -> View:
-        """Product of two matrices, vectorised along the axis that costs least."""
-        left, right = self.view(a), self.view(b)
-        (m, k), n = left.shape, right.shape[1]
-        shape, dtype = (m, n), left.dtype
-        if not k or not dtype.is_floating_point:
-            raise UnsupportedError(f"a product of {dtype} matrices with {k} terms")
-        wanted = node is not None and node in self._wanted
-
-        preferred = 1 if wanted else self._preferred_axis(node)
-
-        def cost(rows: int, width: int, operand: View, axis: int) -> tuple[float, bool]:
-            """Of computing rows of `width` results, and whether the operand is copied to make them contiguous and padded."""
-            turning = 1.2 * m * n if min(m, n) > 1 and preferred == 1 - axis else 0
-            found = []
-            if operand.strides[axis] == 1 or width == 1:
-                length = width if wanted else operand.extent(axis) if operand.strides[axis] == 1 else 1
-                found.append((rows * k * self._pieces(length) + turning, False))
-            packing = 0 if (operand, axis) in self._packs else 1.2 * k * width
-            length = width if wanted else self._pitch(width)
-            found.append((rows * k * self._pieces(length) + packing + turning, True))
-            return min(found)
-
-        (by_columns, pack_right), (by_rows, pack_left) = cost(m, n, right, 1), cost(n, m, left, 0)
-        by_terms = float("inf")
-        if (left.strides[1] == 1 or k == 1) and (right.strides[0] == 1 or k == 1):
-            by_terms = m * n * (self._pieces(k) + 6.0)
-        best = min(by_columns, by_rows, by_terms)
-        if best == by_terms:
-            out = self._result(node, shape, dtype)
-            product = Expression("({0} * {1})", (_axes(left, 1, n), _axes(right, 0, m)), (m, n, k), dtype)
-            view = View(out.buffer, (m, n, 1), (*out.strides, 1))
-            self._state(reduction(view, product, (m, n, k), [2], "sum"), [out, left, right])
-            return out
-        if best == by_columns:
-            return self._gemm(left, self._packed(right, 1) if pack_right else right, node, turned=False)
-        left = self._packed(left, 0) if pack_left else left
-        return self._gemm(_transposed(right), _transposed(left), node, turned=True)
-
-    def _preferred_axis(self, node: Node | None) -> int | None:
+    def _preferred(self, node: Node | None) -> int | None:
         """Which axis of a product's result had better be contiguous: the one that is in what it will be combined with."""
         todo = [(node, 0, False)] if node is not None else []
         while todo:
@@ -493,82 +295,69 @@ class Lowering:
                     todo.append((user, depth + 1, turned ^ turning))
         return None
 
-    def _gemm(self, left: View, right: View, node: Node | None, *, turned: bool) -> View:
-        """Product whose rows of results are contiguous; `turned`: it is the transposed one that is wanted."""
-        (m, k), n = left.shape, right.shape[1]
-        wanted = node is not None and node in self._wanted and (not turned or 1 in (m, n))
-        width = n if wanted or right.strides[1] != 1 else right.extent(1)
-        if wanted:
-            out = View(self._result(node, (n, m) if turned else (m, n), left.dtype).buffer, (m, n), (n, 1))
-        else:
-            out = View(self._buffer(left.dtype, m * width, run=n, pitch=width), (m, n), (width, 1))
-        kind = type_name(left.dtype)
-        shape = f"{m}, {width}, {k}, {left.strides[0]}, {left.strides[1]}, {right.strides[0]}, {out.strides[0]}"
-        operands = f"{_pointer(left)}, {_pointer(right)}, {_pointer(out)}"
-        self._state(f"gemm<{kind}, {shape}>({operands});", [left, right, out])
-        return _transposed(out) if turned else out
-
     def _batched_matmul(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
-        left, right = self.view(args[0]), self.view(args[1])
-        out = self._result(node, shape, dtype)
+        left, right = self.memory.view(args[0]), self.memory.view(args[1])
+        out = self.memory.result(node, shape, dtype)
         for t in range(shape[0]):
-            self._write(_selected(out, t), self._matmul(_selected(left, t), _selected(right, t), None))
+            self.memory.write(
+                _selected(out, t), self._products.product(_selected(left, t), _selected(right, t), None, None)
+            )
         return out
 
     # ---- indexing
 
     def _gather(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
-        source, axis, index = self.view(args[0]), args[1], self.view(args[2])
-        out = self._result(node, shape, dtype)
-        self._state(
+        source, axis, index = self.memory.view(args[0]), args[1], self.memory.view(args[2])
+        out = self.memory.result(node, shape, dtype)
+        self.memory.state(
             _indexed(shape, axis % max(len(shape), 1), index, out, source, "{out} = {other};"), [out, index, source]
         )
         return out
 
     def _scatter(self, node: Node, target: Any, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
-        axis, index = args[1] % max(len(shape), 1), self.view(args[2])
-        out = self._result(node, shape, dtype)
-        self._write(out, self._cast(args[0], dtype))
+        axis, index = args[1] % max(len(shape), 1), self.memory.view(args[2])
+        out = self.memory.result(node, shape, dtype)
+        self.memory.write(out, self._cast(args[0], dtype))
         if target is aten.scatter.value:
-            source = self.view(Constant(args[3], index.shape, dtype))
+            source = self.memory.view(Constant(args[3], index.shape, dtype))
         else:
-            source = self.view(self._cast(args[3], dtype))
+            source = self.memory.view(self._cast(args[3], dtype))
         sign = "+=" if target is aten.scatter_add.default else "="
         code = _indexed(index.shape, axis, index, source, out, f"{{other}} {sign} {{out}};")
-        self._state(code, [out, index, source])
+        self.memory.state(code, [out, index, source])
         return out
 
     def _cat(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
         axis = (args[1] if len(args) > 1 else 0) % len(shape)
-        out, at = self._result(node, shape, dtype), 0
+        out, at = self.memory.result(node, shape, dtype), 0
         for part in args[0]:
             if not numel(part.shape):
                 continue
             width = part.shape[axis]
-            self._write(out.like(out.meta().narrow(axis, at, width)), self._cast(part, dtype))
+            self.memory.write(out.like(out.meta().narrow(axis, at, width)), self._cast(part, dtype))
             at += width
         return out
 
     def _scatter_view(
         self, node: Node, target: Any, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype
     ) -> Value:
-        out = self._result(node, shape, dtype)
-        self._write(out, args[0])
+        out = self.memory.result(node, shape, dtype)
+        self.memory.write(out, args[0])
         chosen = aten.slice.Tensor if target is aten.slice_scatter.default else aten.select.int
-        self._write(out.like(chosen(out.meta(), *args[2:], **node.kwargs)), self._cast(args[1], dtype))
+        self.memory.write(out.like(chosen(out.meta(), *args[2:], **node.kwargs)), self._cast(args[1], dtype))
         return out
 
     def _pad(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
         pad = args[1]
         if min(pad) < 0:
             raise UnsupportedError("constant_pad_nd that cuts")
-        out = self._result(node, shape, dtype)
-        self._write(out, Constant(args[2] if len(args) > 2 else 0, shape, dtype))
+        out = self.memory.result(node, shape, dtype)
+        self.memory.write(out, Constant(args[2] if len(args) > 2 else 0, shape, dtype))
         inner = out.meta()
         for k in range(len(pad) // 2):
             axis = len(shape) - 1 - k
             inner = inner.narrow(axis, pad[2 * k], shape[axis] - pad[2 * k] - pad[2 * k + 1])
-        self._write(out.like(inner), args[0])
+        self.memory.write(out.like(inner), args[0])
         return out
 
 
@@ -632,43 +421,8 @@ def _is_cheap(value: Expression) -> bool:
     )
 
 
-def _refuse(dtype: torch.dtype) -> None:
-    raise UnsupportedError(f"elements of type {dtype}")
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGN) * ALIGN
-
-
-def _expanded(value: View | Expression, shape: tuple[int, ...]) -> View | Expression:
-    return value.expand(shape) if isinstance(value, View) else value
-
-
-def _fills(view: View) -> bool:
-    """Whether a view covers its buffer, but for padding."""
-    b = view.buffer
-    return numel(view.shape) * (b.pitch if b.run else 1) == b.size * (b.run if b.run else 1)
-
-
-def _transposed(view: View) -> View:
-    return View(view.buffer, view.shape[::-1], view.strides[::-1], view.offset)
-
-
 def _selected(view: View, t: int) -> View:
     return View(view.buffer, view.shape[1:], view.strides[1:], view.offset + t * view.strides[0])
-
-
-def _axes(view: View, term_axis: int, other: int) -> View:
-    """A factor of a product as (rows, columns, terms)."""
-    if term_axis == 1:
-        return View(
-            view.buffer, (view.shape[0], other, view.shape[1]), (view.strides[0], 0, view.strides[1]), view.offset
-        )
-    return View(view.buffer, (other, view.shape[1], view.shape[0]), (0, view.strides[1], view.strides[0]), view.offset)
-
-
-def _pointer(view: View) -> str:
-    return f"{view.buffer.name} + {view.offset}" if view.offset else view.buffer.name
 
 
 def _indexed(shape: tuple[int, ...], axis: int, index: View, plain: View, other: View, body: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from .values import Constant, Expression, Value, View
+from .values import Constant, Expression, UnsupportedError, Value, View
 
 __all__ = ["elementwise", "literal", "reduction", "type_name"]
 
@@ -26,6 +26,8 @@ TYPES = {
 
 def type_name(dtype: torch.dtype) -> str:
     """Return the C++ type of an element."""
+    if dtype not in TYPES:
+        raise UnsupportedError(f"elements of type {dtype}")
     return TYPES[dtype]
 
 

@@ -12,10 +12,10 @@ from torch.fx import Graph, Node
 from ..adaptation import Adaptation, Tensors
 from ..functional import FunctionalModule
 from ..tasks import Rows
-from .lowering import Lowering, UnsupportedError
+from .lowering import Lowering
 from .nests import type_name
 from .tracing import Task, Trace, columns, trace_evaluate, trace_query, trace_step
-from .values import numel
+from .values import UnsupportedError, numel
 
 __all__ = ["Program", "adapt_program", "meta_gradient_program"]
 
@@ -186,7 +186,7 @@ def _program(
     def row_bytes(rows: Rows | None) -> list[int]:
         return [] if rows is None else [t.numel() * t.element_size() for t in columns(rows).values()]
 
-    functions = lowering.code()
+    functions = lowering.memory.code()
     header = [
         f"using real = {type_name(dtype)};",
         f"#define {kind}",
@@ -198,7 +198,7 @@ def _program(
         table("SIZES_PER_STEP", [int(n.startswith("log_alpha.")) for n in names["sizes"]]),
         table("SUPPORT_BYTES", row_bytes(task.support)),
         table("QUERY_BYTES", row_bytes(query)),
-        f"constexpr int64_t SAVED = {lowering.saved}, SCRATCH = {max(f.scratch for f in lowering.functions)};",
+        f"constexpr int64_t SAVED = {lowering.memory.saved}, SCRATCH = {max(f.scratch for f in lowering.memory.functions)};",
     ]
     here = resources.files(__package__)
     runtime, driver = (here.joinpath(name).read_text() for name in ("runtime.hpp", "driver.hpp"))

@@ -14,9 +14,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Buffer", "Constant", "Expression", "Value", "View", "contiguous_strides", "numel"]
+__all__ = ["Buffer", "Constant", "Expression", "UnsupportedError", "Value", "View", "contiguous_strides", "numel"]
 
 Place = Literal["input", "output", "saved", "scratch"]
+
+
+class UnsupportedError(Exception):
+    """A graph holds something that no code is generated for."""
 
 
 def numel(shape: tuple[int, ...]) -> int:
