@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from .convolutions import Convolutions
 from .memory import Memory
 from .nests import reduction, type_name
 from .operators import BINARY, COMPARISONS, UNARY, simplified
@@ -37,6 +38,7 @@ class Lowering:
     def __init__(self, lanes: int) -> None:
         self.memory = Memory()
         self._products = Products(self.memory, lanes)
+        self._convolutions = Convolutions(self.memory, self._products)
         self._values: dict[Node, Any] = {}
         self._uses: dict[Node, int] = {}
 
@@ -115,6 +117,8 @@ class Lowering:
         arguments = [self._argument(a) for a in node.args]
         if target in _VIEWS:
             return self._view_of(node, arguments)
+        if target in Convolutions.OPERATIONS:
+            return self._convolutions.write(node, target, arguments)
         shape, dtype = tuple(value.shape), value.dtype
         result = self._operation(node, target, arguments, shape, dtype)
         if isinstance(result, Expression) and (

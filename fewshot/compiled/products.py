@@ -33,8 +33,8 @@ class Products:
         self._memory, self._lanes = memory, lanes
         self._packs: dict[tuple[View, int], View] = {}
 
-    def _pitch(self, n: int) -> int:
-        """Length that runs of n elements are padded to."""
+    def pitch(self, n: int) -> int:
+        """Return the length that runs of n elements are padded to."""
         if n <= 1 or n % self._lanes == 0:
             return n
         step = 4
@@ -43,6 +43,14 @@ class Products:
         padded = -(-n // step) * step
         rest = padded % self._lanes
         return padded + self._lanes - rest if rest > self._lanes // 2 else padded
+
+    def sums(self, view: View, axes: tuple[int, ...] = (1,)) -> View:
+        """Write sums over the last axes of a view."""
+        kept = tuple(n for a, n in enumerate(view.shape) if a not in axes)
+        out = self._memory.dense(kept, view.dtype)
+        full = View(out.buffer, (*kept, *(1 for _ in axes)), (*out.strides, *(1 for _ in axes)))
+        self._memory.state(reduction(full, view, view.shape, axes, "sum"), [out, view])
+        return out
 
     def _pieces(self, n: int) -> int:
         """Vector registers for n elements."""
@@ -53,7 +61,7 @@ class Products:
         key = (view, axis)
         if key not in self._packs:
             n, m = view.shape[axis], view.shape[1 - axis]
-            pitch = self._pitch(n)
+            pitch = self.pitch(n)
             strides = (1, pitch) if axis == 0 else (pitch, 1)
             out = View(self._memory.buffer(view.dtype, m * pitch, run=n, pitch=pitch), view.shape, strides)
             self._memory.write(out, view)
@@ -89,7 +97,7 @@ class Products:
                 length = width if wanted else operand.extent(axis) if operand.strides[axis] == 1 else 1
                 found.append((rows * k * self._pieces(length) + turning, False))
             packing = 0 if (operand, axis) in self._packs else COPY * k * width
-            length = width if wanted else self._pitch(width)
+            length = width if wanted else self.pitch(width)
             found.append((rows * k * self._pieces(length) + packing + turning, True))
             return min(found)
 
