@@ -60,8 +60,8 @@ class Request:
         settings = (self.kind, a.learn_step_sizes, a.scales, tuple(self.parameters.moving), self.query is None, dtype)
         return settings, self.functional.skeleton.training, rows
 
-    def program(self) -> Program:
-        """Write the program; raises :class:`UnsupportedError`."""
+    def program(self) -> Generator[None, None, Program]:
+        """Write the program, in parts; raises :class:`UnsupportedError`."""
         task = Task(
             self.parameters.moving,
             self.parameters.shared,
@@ -77,17 +77,48 @@ class Request:
         return meta_gradient_program(self.functional, self.adaptation, task, query, self.kind, width)
 
 
-@dataclass
 class Pending:
-    """A program whose library is being built."""
+    """A program that is being written or built.
 
-    program: Program
-    build: Build
+    Parameters
+    ----------
+    request : Request
+        What it is to do.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._writing: Generator[None, None, Program] | None = request.program()
+        self._program: Program | None = None
+        self._build: Build | None = None
 
     def library(self, *, wait: float) -> Library | None:
-        """Return the library if it is there within `wait` seconds; raises :class:`BuildError`."""
-        path = self.build.wait(wait)
-        return None if path is None else Library(path, self.program)
+        """Go on with the work and return the library if it is there.
+
+        Parameters
+        ----------
+        wait : float
+            Seconds to wait for the compiler. Of the writing before it, which takes this process's own time, one part is done
+            if that is 0, and all of it otherwise.
+
+        Raises
+        ------
+        UnsupportedError
+            If the network holds an operation that no code is generated for.
+        BuildError
+            If there is no compiler, or it fails.
+        """
+        while self._build is None:
+            assert self._writing is not None
+            try:
+                next(self._writing)
+            except StopIteration as done:
+                self._program, self._writing = done.value, None
+                self._build = Build(done.value.source)
+            if not wait:
+                return None
+        assert self._program is not None
+        path = self._build.wait(wait)
+        return None if path is None else Library(path, self._program)
 
 
 # By network, so that they are neither copied nor pickled with an estimator and die with the network. A string says why
@@ -117,7 +148,7 @@ def library_for(request: Request, *, wait: float | None) -> Library | Pending | 
     request : Request
         What the program is to do.
     wait : float or None
-        Seconds to wait for the compiler; None: as long as it takes.
+        Seconds to wait, see :meth:`Pending.library`; None: as long as it takes.
 
     Returns
     -------
@@ -129,8 +160,7 @@ def library_for(request: Request, *, wait: float | None) -> Library | Pending | 
     found = known.get(key)
     try:
         if found is None:
-            program = request.program()
-            found = Pending(program, Build(program.source))
+            found = Pending(request)
         if isinstance(found, Pending):
             found = found.library(wait=float("inf") if wait is None else wait) or found
     except (UnsupportedError, BuildError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -43,8 +43,10 @@ class Program:
 
 def meta_gradient_program(
     functional: FunctionalModule, adaptation: Adaptation, task: Task, query: Rows, order: str, lanes: int
-) -> Program:
+) -> Generator[None, None, Program]:
     """Write the program that adapts to each task and differentiates its query loss.
+
+    A large network takes seconds: the work is done in parts, between which training can go on.
 
     Parameters
     ----------
@@ -67,7 +69,9 @@ def meta_gradient_program(
         If the network holds an operation that no code is generated for.
     """
     step = trace_step(functional, adaptation, task, order=order)
+    yield
     asked = trace_query(functional, task, query)
+    yield
     lowering = Lowering(lanes)
     names = _names(task, query)
     pulled = step.outputs["sizes"]
@@ -75,6 +79,7 @@ def meta_gradient_program(
         step, "sizes", [n for n in names["sizes"] if n in pulled]
     )
     _add(lowering, step, names, [("step", step.results(["moving", "loss"])), ("pull_back", results)])
+    yield
     _add(lowering, asked, names, [("query", asked.results(["loss", "cotangent", "shared"]))])
     macros = {
         "PULLED_SHARED": len(step.outputs["shared"]),
@@ -86,9 +91,10 @@ def meta_gradient_program(
 
 def adapt_program(
     functional: FunctionalModule, adaptation: Adaptation, task: Task, query: Rows | None, lanes: int
-) -> Program:
-    """Write the program that adapts to each task and evaluates the loss of `query`, or else of the support."""
+) -> Generator[None, None, Program]:
+    """Write the program that adapts to each task and evaluates the loss of `query`, or else of the support, in parts."""
     step = trace_step(functional, adaptation, task, order=None)
+    yield
     judged = trace_evaluate(functional, task, query)
     lowering = Lowering(lanes)
     names = _names(task, query)

@@ -11,7 +11,6 @@ import importlib
 import logging
 import math
 import threading
-import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -131,6 +130,9 @@ class Switch:
                 return None
             planned = self._plan(iteration, parameters, support, query, rows)
         if not self.at_once and iteration < planned.due:
+            found = library_for(planned.request, wait=0.0)  # goes on with the work, part by part
+            if isinstance(found, str):
+                self.give_up(found)
             return None
         found = library_for(planned.request, wait=None if self.at_once else MOST_PAUSE)
         if isinstance(found, Library):
@@ -151,12 +153,6 @@ class Switch:
             rows = tuple(-(-n * 3 // 2 // 8) * 8 for n in rows)  # type: ignore[assignment]
         support, query = with_rows(support, rows[0]), with_rows(query, rows[1])
         request = Request(self.functional, self.adaptation, parameters, support, query, self.order)
-        began = time.perf_counter()
-        found = library_for(request, wait=0.0)
-        if isinstance(found, str):
-            self.give_up(found)
-        else:
-            logger.debug("engine: recorded and generated a program in %.2f s", time.perf_counter() - began)
         self._programs.append(_Planned(request, rows, iteration + self._later()))
         return self._programs[-1]
 
