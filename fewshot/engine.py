@@ -1,9 +1,9 @@
 """What runs a network: kernels over single tasks, vectorised kernels, or a compiled program.
 
-The engine tries the vectorised kernels on the first batch and, with ``engine="auto"``, falls back to the loop over tasks where
-they cannot run, with one logged reason. Once per training it compares the vectorised meta-gradient with the plain loop's on
-two tasks in float64, because a wrong derivative trains silently. Long trainings go over to a compiled program, which is compared with the kernels
-before its first result is used.
+The engine tries the vectorised kernels on the first batch and, with ``engine="auto"``, falls back to the loop over tasks
+where they cannot run, with one logged reason. Once per training it compares the vectorised meta-gradient with the plain
+loop's on two tasks in float64, because a wrong derivative trains silently. Long trainings go over to a compiled program,
+which is compared with the kernels before its first result is used.
 """
 
 from __future__ import annotations

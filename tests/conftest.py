@@ -28,6 +28,23 @@ NOT_SOURCES = shutil.ignore_patterns(
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled programs go to a temporary folder, not to the user's own, unless the environment names a folder.
+
+    The workers of pytest-xdist share it, as they share the folder above their own: two of them may need one program.
+    """
+    if os.environ.get("FEWSHOT_CACHE"):
+        yield
+        return
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEWSHOT_CACHE", str(base / "compiled"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""

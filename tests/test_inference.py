@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from fewshot import engine as engine_module
 from fewshot import inference
 from fewshot.adaptation import Adaptation
 from fewshot.engine import Engine
@@ -80,10 +81,21 @@ def test_at_once_is_one_by_one(network):
 
 def test_chunks_change_nothing(monkeypatch):
     engine, meta, ts = setting()
+    widths = []
+    gradient = engine.kernels.gradient
+
+    def noted(moving, *arguments):
+        widths.append(len(next(iter(moving.values()))))
+        return gradient(moving, *arguments)
+
+    monkeypatch.setattr(engine.kernels, "gradient", noted)
     whole = adapt_task_set(engine, meta, ts)
+    assert max(widths) > 7
+    widths.clear()
     values = sum(v.numel() for v in meta.moving.values())
-    monkeypatch.setattr(inference, "CHUNK_VALUES", 7 * values)
+    monkeypatch.setattr(engine_module, "CHUNK_VALUES", 7 * values)
     parts = adapt_task_set(engine, meta, ts)
+    assert 1 < max(widths) <= 7
     for k in whole.moving:
         torch.testing.assert_close(parts.moving[k], whole.moving[k], rtol=1e-10, atol=1e-12)
     assert torch.equal(parts.step_scale, whole.step_scale)

@@ -26,6 +26,7 @@ LAYERS = [
     "functional",
     "kernels",
     "metagradient",
+    "compiled",
     "engine",
     "inference",
     "serialization",

@@ -69,7 +69,7 @@ def lanes(dtype: torch.dtype) -> int:
 
 @functools.cache
 def _machine() -> str:
-    """What native code depends on, so that a cache folder can be shared between machines."""
+    """Describe what native code depends on, so that a cache folder can be shared between machines."""
     features = ""
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()

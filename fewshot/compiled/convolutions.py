@@ -71,10 +71,8 @@ class Convolutions:
         shape = tuple(node.meta["val"].shape)
         two = _Geometry(stride, padding, dilation, len(shape))
         x, weight, shape4 = two.images(x), two.images(weight), two.image_shape(shape)
-        if transposed:
-            out = self._transposed(x, weight, shape4, two, groups)
-        else:
-            out = self._forward(x, weight, shape4, two, groups)
+        write = self._transposed if transposed else self._forward
+        out = write(x, weight, shape4, two, groups)
         if bias is not None:
             along = self._memory.view(bias)
             wide = View(along.buffer, shape4, (0, along.strides[0], 0, 0), along.offset)
@@ -155,17 +153,18 @@ class Convolutions:
     def _backward(self, node: Node, args: list[Any]) -> list[Value | None]:
         """Write the derivatives in input, weight and bias, as far as they are asked for."""
         stride, padding, dilation, transposed, _, groups, mask = args[4:11]
-        if transposed:
-            raise UnsupportedError("the derivative of a transposed convolution")
         made = node.meta["val"]
-        two = _Geometry(stride, padding, dilation, made[1].ndim if mask[1] else args[1].ndim)
+        two = _Geometry(stride, padding, dilation, len(args[1].shape))
         out, x, weight = (two.images(self._memory.view(a)) for a in args[:3])
         found: list[Value | None] = [None, None, None]
         if mask[0]:
             shape = tuple(made[0].shape)
-            found[0] = two.back(self._transposed(out, weight, two.image_shape(shape), two, groups), shape)
+            write = self._forward if transposed else self._transposed
+            found[0] = two.back(write(out, weight, two.image_shape(shape), two, groups), shape)
         if mask[1]:
-            found[1] = two.back(self._weight_gradient(out, x, weight.shape, two, groups), tuple(made[1].shape))
+            # A transposed convolution is the derivative of a plain one: input and result change places.
+            pair = (x, out) if transposed else (out, x)
+            found[1] = two.back(self._weight_gradient(*pair, weight.shape, two, groups), tuple(made[1].shape))
         if mask[2]:
             found[2] = self._products.sums(_positions(out, self._memory))
         return found
@@ -243,7 +242,7 @@ class Convolutions:
         (kh, kw), (sh, sw) = _pair(kernel), _pair(stride or kernel)
         (ph, pw), (dh, dw) = _pair(padding or 0), _pair(dilation or 1)
         h, w = x4.shape[2:]
-        source = f"{x.buffer.name}[{x4.offset} + n * {x4.strides[0]} + c * {x4.strides[1]} + y * {x4.strides[2]} + z * {x4.strides[3]}]"
+        source = _element(x4, "y", "z")
         kind = type_name(x.dtype)
         code = (
             f"for (int n = 0, at = 0; n < {shape4[0]}; n++) for (int c = 0; c < {shape4[1]}; c++) "
@@ -264,14 +263,11 @@ class Convolutions:
         shape4, out4, index4 = (1,) * (4 - len(shape)) + shape, _four(out), _four(index)
         total = self._memory.dense(shape4, out.dtype)
         self._memory.write(total, Constant(0, shape4, out.dtype))
-
-        def at(v: View) -> str:
-            return f"{v.buffer.name}[{v.offset} + n * {v.strides[0]} + c * {v.strides[1]} + i * {v.strides[2]} + j * {v.strides[3]}]"
-
         code = (
             f"for (int n = 0; n < {shape4[0]}; n++) for (int c = 0; c < {shape4[1]}; c++) "
             f"for (int i = 0; i < {out4.shape[2]}; i++) for (int j = 0; j < {out4.shape[3]}; j++) "
-            f"{total.buffer.name}[(n * {shape4[1]} + c) * {shape4[2] * shape4[3]} + {at(index4)}] += {at(out4)};"
+            f"{total.buffer.name}[(n * {shape4[1]} + c) * {shape4[2] * shape4[3]} + {_element(index4)}] += "
+            f"{_element(out4)};"
         )
         self._memory.state(code, [total, out, index])
         return View(total.buffer, shape, total.strides[4 - len(shape) :])
@@ -378,15 +374,21 @@ def _positions(x: View, memory: Memory) -> View:
 
 
 def _as_images(product: View, rows: int, size: Sequence[int]) -> View:
-    """A matrix (c, n * h * w) as images (n, c, h, w)."""
+    """View a matrix (c, n * h * w) as images (n, c, h, w)."""
     (s, z), (h, w) = product.strides, size
     return View(product.buffer, (rows, product.shape[0], h, w), (h * w * z, s, w * z, z), product.offset)
 
 
 def _unflattened(product: View, kernel: Sequence[int]) -> View:
-    """A matrix (o, c * kh * kw) as weights."""
+    """View a matrix (o, c * kh * kw) as weights."""
     (s, z), (c, kh, kw) = product.strides, kernel
     return View(product.buffer, (product.shape[0], c, kh, kw), (s, kh * kw * z, kw * z, z), product.offset)
+
+
+def _element(v: View, row: str = "i", column: str = "j") -> str:
+    """Code for an element of images inside loops over n and c."""
+    terms = [f"{name} * {s}" for name, s in zip(("n", "c", row, column), v.strides, strict=True)]
+    return f"{v.buffer.name}[{' + '.join([str(v.offset), *terms])}]"
 
 
 def _four(v: View) -> View:

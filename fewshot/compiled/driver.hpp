@@ -6,18 +6,12 @@
 
 struct Arguments {
   int64_t first, last, tasks, steps, size_steps;
-  const void* const* moving;    // MOVING
-  const void* const* shared;    // SHARED
-  const void* const* constant;  // CONSTANT
-  const void* const* support;   // (steps or 1) x SUPPORT: rows of each step; those of the last serve the query
-  const void* const* query;     // QUERY
-  const void* const* sizes;     // SIZES
-  real* share;                  // weight of each task in the mean: equal for tasks with query rows of some weight, else zero
-  real* loss;                   // of the query, or of the support after adaptation
-  real* losses;                 // (steps, tasks): of the support, before each step
-  void* const* of_moving;       // MOVING: sums over tasks; for adapt the adapted parameters, with a task axis
-  void* const* of_shared;       // SHARED
-  void* const* of_sizes;        // SIZES
+  const void* const* in;  // MOVING, SHARED, CONSTANT, SIZES, QUERY, then SUPPORT of each step; the last serves the query
+  real* share;            // weight of each task in the mean: equal for tasks with query rows of some weight, else zero
+  real* loss;             // of the query, or of the support after adaptation
+  real* losses;           // (steps, tasks): of the support, before each step
+  real* out;              // sums over tasks of what is MOVING, SHARED and SIZES; for adapt the adapted parameters, one after
+                          // another and each with a task axis, or null
   char* workspace;
 };
 
@@ -32,6 +26,9 @@ constexpr int64_t MOVING_BYTES = total(MOVING_SIZE, MOVING), SHARED_BYTES = tota
 constexpr int AT_SHARED = MOVING, AT_CONSTANT = AT_SHARED + SHARED, AT_SUPPORT = AT_CONSTANT + CONSTANT,
               AT_QUERY = AT_SUPPORT + SUPPORT, AT_SIZES = AT_QUERY + QUERY, AT_COTANGENT = AT_SIZES + SIZES,
               INPUTS = AT_COTANGENT + MOVING;
+
+constexpr int IN_SHARED = MOVING, IN_CONSTANT = IN_SHARED + SHARED, IN_SIZES = IN_CONSTANT + CONSTANT,
+              IN_QUERY = IN_SIZES + SIZES, IN_SUPPORT = IN_QUERY + QUERY;
 
 extern "C" int64_t workspace_bytes(int64_t steps) {
   return (steps + 3) * MOVING_BYTES + SHARED_BYTES + SIZES_BYTES + steps * SAVED + SCRATCH + 64;
@@ -53,35 +50,44 @@ static void add(real factor, void* const* from, void* const* to, const int64_t* 
   }
 }
 
+// Of the step sizes of step k; steps past the last learned one use that one's.
+static int64_t offset(const Arguments& a, int i, int64_t k) {
+  return SIZES_PER_STEP[i] ? (k < a.size_steps ? k : a.size_steps - 1) * SIZES_SIZE[i] : 0;
+}
+
+static real* lay_out(real* from, const int64_t* sizes, int n, void** at) {
+  for (int i = 0; i < n; i++) {
+    at[i] = from;
+    from += sizes[i];
+  }
+  return from;
+}
+
 struct Task {
   const Arguments& a;
   int64_t t;
   const void* in[INPUTS + 1];
 
   Task(const Arguments& a, int64_t t) : a(a), t(t) {
-    std::memcpy(in + AT_SHARED, a.shared, SHARED * sizeof(void*));
-    std::memcpy(in + AT_CONSTANT, a.constant, CONSTANT * sizeof(void*));
-    for (int i = 0; i < QUERY; i++)
-      in[AT_QUERY + i] = a.query ? (const char*)a.query[i] + t * QUERY_BYTES[i] : nullptr;
+    std::memcpy(in + AT_SHARED, a.in + IN_SHARED, SHARED * sizeof(void*));
+    std::memcpy(in + AT_CONSTANT, a.in + IN_CONSTANT, CONSTANT * sizeof(void*));
+    for (int i = 0; i < QUERY; i++) in[AT_QUERY + i] = (const char*)a.in[IN_QUERY + i] + t * QUERY_BYTES[i];
   }
   void moving(const void* const* at) { std::memcpy(in, at, MOVING * sizeof(void*)); }
   void cotangent(void* const* at) { std::memcpy(in + AT_COTANGENT, at, MOVING * sizeof(void*)); }
   void support(int64_t k) {
     for (int i = 0; i < SUPPORT; i++)
-      in[AT_SUPPORT + i] = (const char*)a.support[k * SUPPORT + i] + t * SUPPORT_BYTES[i];
-  }
-  int64_t offset(int i, int64_t k) const {  // of the step sizes of step k; steps past the last learned one use that one's
-    return SIZES_PER_STEP[i] ? (k < a.size_steps ? k : a.size_steps - 1) * SIZES_SIZE[i] : 0;
+      in[AT_SUPPORT + i] = (const char*)a.in[IN_SUPPORT + k * SUPPORT + i] + t * SUPPORT_BYTES[i];
   }
   void sizes(int64_t k) {
-    for (int i = 0; i < SIZES; i++) in[AT_SIZES + i] = (const real*)a.sizes[i] + offset(i, k);
+    for (int i = 0; i < SIZES; i++) in[AT_SIZES + i] = (const real*)a.in[IN_SIZES + i] + offset(a, i, k);
   }
 };
 
 #ifdef HAS_META_GRADIENT
 static bool has_query_rows(const Arguments& a, int64_t t) {
   constexpr int64_t ROWS = QUERY_BYTES[QUERY_WEIGHT] / sizeof(real);
-  const real* weight = (const real*)a.query[QUERY_WEIGHT] + t * ROWS;
+  const real* weight = (const real*)a.in[IN_QUERY + QUERY_WEIGHT] + t * ROWS;
   for (int64_t r = 0; r < ROWS; r++)
     if (weight[r] > 0) return true;
   return false;
@@ -94,6 +100,8 @@ extern "C" void meta_gradient(const Arguments* arguments) {
   char* const path = block;
   block += (steps + 1) * MOVING_BYTES;
   void *v[MOVING + 1], *w[MOVING + 1], *at[MOVING + 1], *of_shared[SHARED + 1], *of_sizes[SIZES + 1];
+  void *sum_moving[MOVING + 1], *sum_shared[SHARED + 1];
+  real* const sum_sizes = lay_out(lay_out(a.out, MOVING_SIZE, MOVING, sum_moving), SHARED_SIZE, SHARED, sum_shared);
   place(block, MOVING_SIZE, MOVING, v);
   place(block += MOVING_BYTES, MOVING_SIZE, MOVING, w);
   place(block += MOVING_BYTES, SHARED_SIZE, SHARED, of_shared);
@@ -105,7 +113,7 @@ extern "C" void meta_gradient(const Arguments* arguments) {
   for (int64_t t = 0; t < a.tasks; t++) valid += has_query_rows(a, t);
   for (int64_t t = a.first; t < a.last; t++) {
     Task task(a, t);
-    task.moving(a.moving);
+    task.moving(a.in);
     for (int64_t k = 0; k < steps; k++) {
       place(path + (k + 1) * MOVING_BYTES, MOVING_SIZE, MOVING, at);
       task.support(k);
@@ -127,13 +135,13 @@ extern "C" void meta_gradient(const Arguments* arguments) {
     const real share = a.share[t] = has_query_rows(a, t) ? real(1) / valid : real(0);
     for (int i = 0; i < MOVING; i++)
       for (int64_t j = 0; j < MOVING_SIZE[i]; j++) ((real*)v[i])[j] *= share;
-    add(share, of_shared, a.of_shared, SHARED_SIZE, SHARED);
+    add(share, of_shared, sum_shared, SHARED_SIZE, SHARED);
     for (int64_t k = steps - 1; k >= 0; k--) {
       if (k) {
         place(path + k * MOVING_BYTES, MOVING_SIZE, MOVING, at);
         task.moving(at);
       } else {
-        task.moving(a.moving);
+        task.moving(a.in);
       }
       task.support(k);
       task.sizes(k);
@@ -143,10 +151,12 @@ extern "C" void meta_gradient(const Arguments* arguments) {
       std::memcpy(out + MOVING, of_shared, PULLED_SHARED * sizeof(void*));
       for (int i = 0; i < PULLED_SIZES; i++) out[MOVING + PULLED_SHARED + i] = of_sizes[i];
       pull_back(task.in, out, saved + k * SAVED, scratch);
-      if (PULLED_SHARED) add(1, of_shared, a.of_shared, SHARED_SIZE, SHARED);
+      if (PULLED_SHARED) add(1, of_shared, sum_shared, SHARED_SIZE, SHARED);
+      real* first = sum_sizes;
       for (int i = 0; i < PULLED_SIZES; i++) {
-        void* to = (real*)a.of_sizes[i] + task.offset(i, k);
+        void* to = first + offset(a, i, k);
         add(1, of_sizes + i, &to, SIZES_SIZE + i, 1);
+        first += SIZES_SIZE[i] * (SIZES_PER_STEP[i] ? a.size_steps : 1);
       }
       for (int i = 0; i < MOVING; i++) {
         void* swap = v[i];
@@ -154,7 +164,7 @@ extern "C" void meta_gradient(const Arguments* arguments) {
         w[i] = swap;
       }
     }
-    add(1, v, a.of_moving, MOVING_SIZE, MOVING);
+    add(1, v, sum_moving, MOVING_SIZE, MOVING);
   }
 }
 #endif
@@ -168,9 +178,13 @@ extern "C" void adapt(const Arguments* arguments) {
   char* const scratch = a.workspace + 2 * MOVING_BYTES + SAVED;
   for (int64_t t = a.first; t < a.last; t++) {
     Task task(a, t);
-    task.moving(a.moving);
+    task.moving(a.in);
     void* own[MOVING + 1];
-    for (int i = 0; i < MOVING; i++) own[i] = a.of_moving ? (real*)a.of_moving[i] + t * MOVING_SIZE[i] : at[0][i];
+    real* first = a.out;
+    for (int i = 0; i < MOVING; i++) {
+      own[i] = a.out ? first + t * MOVING_SIZE[i] : at[0][i];
+      first += a.tasks * MOVING_SIZE[i];
+    }
     for (int64_t k = 0; k < a.steps; k++) {
       void* out[MOVING + 1];
       std::memcpy(out, (a.steps - 1 - k) % 2 ? at[1] : own, MOVING * sizeof(void*));

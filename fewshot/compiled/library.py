@@ -23,12 +23,26 @@ class _Arguments(ctypes.Structure):
     """As in driver.hpp."""
 
     _fields_ = [(name, ctypes.c_int64) for name in ("first", "last", "tasks", "steps", "size_steps")] + [
-        (name, ctypes.c_void_p)
-        for name in (
-            *("moving", "shared", "constant", "support", "query", "sizes", "share"),
-            *("loss", "losses", "of_moving", "of_shared", "of_sizes", "workspace"),
-        )
+        (name, ctypes.c_void_p) for name in ("inputs", "share", "loss", "losses", "out", "workspace")
     ]
+
+
+class _Inputs:
+    """Pointers to what a program reads, and the tensors that they point into."""
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self.addresses: list[int] = []
+
+    def add(self, tensors: Sequence[Tensor]) -> list[int]:
+        dense = [t if t.is_contiguous() else t.contiguous() for t in tensors]
+        addresses = [t.data_ptr() for t in dense]
+        self.tensors += dense
+        self.addresses += addresses
+        return addresses
+
+    def array(self) -> Any:
+        return (ctypes.c_void_p * len(self.addresses))(*self.addresses)
 
 
 class Library:
@@ -47,7 +61,9 @@ class Library:
         self._library.workspace_bytes.argtypes = [ctypes.c_int64]
         self._library.workspace_bytes.restype = ctypes.c_int64
         self._names, self._dtype = program.names, program.dtype
-        self._workspaces: dict[tuple[int, int], Tensor] = {}
+        self._parameters = [(g, n) for g in ("moving", "shared", "constant", "sizes") for n in program.names[g]]
+        self._per_step = next((n for n in program.names["sizes"] if n.startswith("log_alpha.")), None)
+        self._workspaces: list[Tensor] = []  # at rest
 
     def meta_gradient(
         self, groups: dict[str, Tensors], supports: Sequence[Rows], query: Rows, steps: int
@@ -73,21 +89,14 @@ class Library:
             Derivatives in moving and shared parameters and step sizes, one after another.
         """
         n_tasks = len(query.x)
-        loss, share = torch.empty(2, n_tasks, dtype=self._dtype)
-        call = _Call(self, groups, supports, query, steps)
-        counts = {g: [groups[g][n].numel() for n in self._names[g]] for g in ("moving", "shared", "sizes")}
-        size = sum(map(sum, counts.values()))
+        inputs = self._inputs(groups, supports, query, steps)
+        loss, share = torch.empty(n_tasks, dtype=self._dtype), torch.empty(n_tasks, dtype=self._dtype)
+        size = sum(groups[g][n].numel() for g, n in self._parameters if g != "constant")
+        common = self._common(inputs, groups, n_tasks, steps, share=share, loss=loss)
 
-        def run(first: int, last: int, slot: int) -> Tensor:
+        def run(first: int, last: int) -> Tensor:
             vector = torch.zeros(size, dtype=self._dtype)
-            at, pointers = vector.data_ptr(), {}
-            for group, sizes in counts.items():
-                pointers[f"of_{group}"] = addresses = []
-                for n in sizes:
-                    addresses.append(at)
-                    at += n * self._dtype.itemsize
-            arguments = call.arguments(first, last, slot, pointers, share=share, loss=loss)
-            self._library.meta_gradient(ctypes.byref(arguments))
+            self._call(self._library.meta_gradient, first=first, last=last, out=vector.data_ptr(), **common)
             return vector
 
         vector, *others = _in_threads(run, n_tasks)
@@ -119,89 +128,74 @@ class Library:
             Loss after adaptation.
         """
         n_tasks = len(supports[0].x)
+        inputs = self._inputs(groups, supports, query, steps)
         loss, losses = torch.empty(n_tasks, dtype=self._dtype), torch.empty(steps, n_tasks, dtype=self._dtype)
-        names = self._names["moving"] if keep else []
-        out = {n: torch.empty(n_tasks, *groups["moving"][n].shape, dtype=self._dtype) for n in names}
-        call = _Call(self, groups, supports, query, steps)
+        shapes = {n: groups["moving"][n].shape for n in self._names["moving"]} if keep else {}
+        sizes = [n_tasks * shape.numel() for shape in shapes.values()]
+        out = torch.empty(sum(sizes), dtype=self._dtype)
+        common = self._common(inputs, groups, n_tasks, steps, losses=losses, loss=loss)
 
-        def run(first: int, last: int, slot: int) -> None:
-            pointers = {"of_moving": [t.data_ptr() for t in out.values()]} if keep else {}
-            arguments = call.arguments(first, last, slot, pointers, loss=loss, losses=losses)
-            self._library.adapt(ctypes.byref(arguments))
+        def run(first: int, last: int) -> None:
+            kept = out.data_ptr() if keep else None
+            self._call(self._library.adapt, first=first, last=last, out=kept, **common)
 
         _in_threads(run, n_tasks)
-        if keep and not steps:
-            out = {n: groups["moving"][n].expand(n_tasks, *groups["moving"][n].shape).contiguous() for n in names}
-        return out, losses, loss
+        moving = {
+            name: part.view(n_tasks, *shape) for (name, shape), part in zip(shapes.items(), out.split(sizes), strict=True)
+        }
+        if not steps:
+            for name, value in moving.items():
+                value.copy_(groups["moving"][name])
+        return moving, losses, loss
 
-    def workspace(self, steps: int, slot: int) -> Tensor:
-        """Memory of one thread; zeros at first, so that padding never holds numbers that are slow to compute with."""
-        if (steps, slot) not in self._workspaces:
-            size = self._library.workspace_bytes(steps)
-            self._workspaces = {k: v for k, v in self._workspaces.items() if k[0] == steps}
-            self._workspaces[steps, slot] = torch.zeros(size, dtype=torch.uint8)
-        return self._workspaces[steps, slot]
-
-
-class _Call:
-    """The arguments that all threads of a call share."""
-
-    def __init__(
-        self, library: Library, groups: dict[str, Tensors], supports: Sequence[Rows], query: Rows | None, steps: int
-    ) -> None:
-        names = library._names
-        self._library, self._steps, self._tasks = library, steps, len(supports[0].x)
-        self._kept: list[Any] = []
-        self._fields: dict[str, int] = {}
-        for group in ("moving", "shared", "constant", "sizes"):
-            self._fields[group] = self._pointers([groups[group][n] for n in names[group]])
-        first = self._contiguous([columns(supports[0])[n] for n in names["support"]])
-        rows = list(first)
-        for k in range(1, steps):
-            same = supports[k] is supports[0]
-            rows += first if same else self._contiguous([columns(supports[k])[n] for n in names["support"]])
-        self._fields["support"] = self._array(rows)
+    def _inputs(
+        self, groups: dict[str, Tensors], supports: Sequence[Rows], query: Rows | None, steps: int
+    ) -> _Inputs:
+        found = _Inputs()
+        found.add([groups[group][name] for group, name in self._parameters])
         if query is not None:
             of_query = columns(query)
-            self._fields["query"] = self._pointers([of_query[n] for n in names["query"]])
-        per_step = [t for n, t in groups["sizes"].items() if n.startswith("log_alpha.")]
-        self._size_steps = len(per_step[0]) if per_step else 1
+            found.add([of_query[n] for n in self._names["query"]])
+        first: list[int] = []
+        for k in range(max(1, steps)):
+            if k and supports[k] is supports[0]:
+                found.addresses += first
+            else:
+                of_support = columns(supports[k])
+                addresses = found.add([of_support[n] for n in self._names["support"]])
+                first = first or addresses
+        return found
 
-    def arguments(
-        self, first: int, last: int, slot: int, pointers: dict[str, list[int]], **outputs: Tensor
-    ) -> _Arguments:
-        """Return the arguments for some of the tasks; they stay valid as long as this object and the outputs."""
-        return _Arguments(
-            first,
-            last,
-            self._tasks,
-            self._steps,
-            self._size_steps,
-            **self._fields,
-            **{name: self._array(addresses) for name, addresses in pointers.items()},
+    def _common(
+        self, inputs: _Inputs, groups: dict[str, Tensors], n_tasks: int, steps: int, **outputs: Tensor
+    ) -> dict[str, Any]:
+        """Arguments that all threads share; valid as long as the tensors and the dict live."""
+        array = inputs.array()
+        return {
+            "tasks": n_tasks,
+            "steps": steps,
+            "size_steps": 1 if self._per_step is None else len(groups["sizes"][self._per_step]),
+            "inputs": ctypes.cast(array, ctypes.c_void_p),
             **{name: t.data_ptr() for name, t in outputs.items()},
-            workspace=self._library.workspace(self._steps, slot).data_ptr(),
-        )
+        }
 
-    def _contiguous(self, tensors: Sequence[Tensor]) -> list[int]:
-        dense = [t if t.is_contiguous() else t.contiguous() for t in tensors]
-        self._kept.append(dense)
-        return [t.data_ptr() for t in dense]
-
-    def _pointers(self, tensors: Sequence[Tensor]) -> int:
-        return self._array(self._contiguous(tensors))
-
-    def _array(self, addresses: list[int]) -> int:
-        array = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
-        self._kept.append(array)
-        return ctypes.addressof(array)
+    def _call(self, function: Any, **arguments: Any) -> None:
+        size = self._library.workspace_bytes(arguments["steps"])
+        try:
+            workspace = self._workspaces.pop()
+        except IndexError:
+            workspace = torch.empty(0)
+        if workspace.nbytes < size:  # zeros, so that padding never holds numbers that are slow to compute with
+            workspace = torch.zeros(size, dtype=torch.uint8)
+        function(ctypes.byref(_Arguments(workspace=workspace.data_ptr(), **arguments)))
+        self._workspaces.append(workspace)
 
 
-def _in_threads(run: Callable[[int, int, int], Any], n_tasks: int) -> list[Any]:
+def _in_threads(run: Callable[[int, int], Any], n_tasks: int) -> list[Any]:
     """Share the tasks among as many threads as torch uses; results in order, so that they do not depend on timing."""
     n = min(torch.get_num_threads(), n_tasks)
     if n <= 1:
-        return [run(0, n_tasks, 0)]
+        return [run(0, n_tasks)]
     bounds = [n_tasks * k // n for k in range(n + 1)]
     with ThreadPoolExecutor(n) as pool:
-        return list(pool.map(run, bounds[:-1], bounds[1:], range(n)))
+        return list(pool.map(run, bounds[:-1], bounds[1:]))

@@ -6,6 +6,7 @@ read and become one loop, products of matrices are left to :mod:`~fewshot.compil
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +16,8 @@ from torch.fx import Node
 
 from .convolutions import Convolutions
 from .memory import Memory
-from .nests import reduction, type_name
-from .operators import BINARY, COMPARISONS, UNARY, simplified
+from .nests import literal, reduction, type_name
+from .operators import BINARY, COMPARISONS, OF_REALS, OF_TRUTH, UNARY, simplified
 from .products import Products
 from .values import Constant, Expression, UnsupportedError, Value, View, contiguous_strides, numel
 
@@ -108,6 +109,9 @@ class Lowering:
     # ---- operations
 
     def _lower(self, node: Node) -> Any:
+        if node.op == "get_attr":  # a tensor that the forward pass makes, or that is no buffer
+            tensor = getattr(node.graph.owning_module, str(node.target))
+            return self.memory.table(tensor)
         if node.op != "call_function":
             raise UnsupportedError(f"{node.op} in the graph")
         target: Any = node.target
@@ -119,6 +123,10 @@ class Lowering:
             return self._view_of(node, arguments)
         if target in Convolutions.OPERATIONS:
             return self._convolutions.write(node, target, arguments)
+        if target in _EXTREMES:
+            return self._extreme(node, target, arguments)
+        if not isinstance(value, torch.Tensor):
+            raise UnsupportedError(str(target))
         shape, dtype = tuple(value.shape), value.dtype
         result = self._operation(node, target, arguments, shape, dtype)
         if isinstance(result, Expression) and (
@@ -141,9 +149,12 @@ class Lowering:
             position = _CONSTANTS[target]
             number = position if isinstance(position, float) else args[int(position)]
             return Constant(number, shape, dtype)
+        operands = [a for a in args if isinstance(a, View | Constant | Expression)]
+        if (target in OF_TRUTH and any(a.dtype != torch.bool for a in operands)) or (
+            target in OF_REALS and not dtype.is_floating_point
+        ):
+            raise UnsupportedError(f"{target} of type {dtype}")
         if target in UNARY:
-            if target is aten.bitwise_not.default and dtype != torch.bool:
-                raise UnsupportedError("bitwise_not of numbers")
             return self._expression(UNARY[target], args[:1], shape, dtype)
         if target in BINARY:
             return self._binary(node, target, args, shape, dtype)
@@ -161,8 +172,13 @@ class Lowering:
             return self._reduce(node, target, args, shape, dtype)
         if target is aten.mm.default:
             return self._products.product(args[0], args[1], node, self._preferred(node))
-        if target is aten.addmm.default and not node.kwargs:
-            product = self._products.product(args[1], args[2], None, self._preferred(node))
+        if target is aten.addmm.default:
+            product: Value = self._products.product(args[1], args[2], None, self._preferred(node))
+            beta, alpha = node.kwargs.get("beta", 1), node.kwargs.get("alpha", 1)
+            if alpha != 1:
+                product = self._expression("({0} * {1})", [product, alpha], shape, dtype)
+            if beta != 1:
+                return self._expression("({0} * {1} + {2})", [args[0], beta, product], shape, dtype)
             return self._expression("({0} + {1})", [args[0], product], shape, dtype)
         if target is aten.bmm.default:
             return self._batched_matmul(node, args, shape, dtype)
@@ -176,6 +192,18 @@ class Lowering:
             return self._scatter_view(node, target, args, shape, dtype)
         if target is aten.constant_pad_nd.default:
             return self._pad(node, args, shape, dtype)
+        if target is aten.arange.start_step:
+            return self.memory.table(target(*node.args, **{**node.kwargs, "device": "cpu"}))
+        if target in (aten.index.Tensor, aten._unsafe_index.Tensor):
+            return self._index(node, args, shape, dtype)
+        if target in (aten.index_put.default, aten._unsafe_index_put.default):
+            return self._index_put(node, args, shape, dtype)
+        if target is aten.flip.default:
+            return self._flip(node, args, shape, dtype)
+        if target is aten.repeat.default:
+            return self._repeat(node, args, shape, dtype)
+        if target is aten.cumsum.default:
+            return self._cumsum(node, args, shape, dtype)
         raise UnsupportedError(str(target))
 
     def _number(self, value: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Value:
@@ -267,17 +295,45 @@ class Lowering:
         axes = args[1] if len(args) > 1 and args[1] else list(range(len(whole)))
         axes = [a % len(whole) for a in axes] if whole else []
         count = numel(tuple(whole[a] for a in axes))
-        if not axes or (count == 1 and kind != "sum") or (count == 1):
+        if not axes or count == 1:
             source = self.memory.view(value)
             return source.like(source.meta().reshape(shape)) if source.shape != shape else source
         keep = tuple(1 if a in axes else n for a, n in enumerate(whole))
         out = self.memory.result(None if average else node, shape, dtype)
         full = View(out.buffer, keep, contiguous_strides(keep))
-        if isinstance(value, Expression) and value.size * count > 16 * LARGEST_EXPRESSION and False:
-            value = self.memory.view(value)
         leaves = [value] if isinstance(value, View) else list(value.views()) if isinstance(value, Expression) else []
         self.memory.state(reduction(full, value, whole, axes, kind), [out, *leaves])
-        return self._expression("({0} * {1})", [out, 1 / count], shape, dtype) if average else out
+        share = 1 / count if count else math.nan
+        return self._expression("({0} * {1})", [out, share], shape, dtype) if average else out
+
+    def _extreme(self, node: Node, target: Any, args: list[Any]) -> Any:
+        """Largest or least numbers along an axis, and where the first of them stand."""
+        made = node.meta["val"]
+        both = isinstance(made, tuple | list)
+        like = made[0] if both else made
+        source = self.memory.view(args[0])
+        axis = args[1] if len(args) > 1 else None
+        if axis is None:  # of all elements
+            whole = self.memory.dense((numel(source.shape),), source.dtype)
+            self.memory.write(View(whole.buffer, source.shape, contiguous_strides(source.shape)), source)
+            source, axis = whole, 0
+        axis %= max(len(source.shape), 1)
+        if not source.shape or not source.shape[axis]:
+            raise UnsupportedError(f"{target} of shape {source.shape}")
+        kept = tuple(1 if a == axis else n for a, n in enumerate(source.shape))
+        best, where = self.memory.dense(kept, source.dtype), self.memory.dense(kept, torch.int64)
+        kind, sign = type_name(source.dtype), _EXTREMES[target]
+        here = View(source.buffer, source.shape, source.strides, source.offset)
+        code = (
+            f"{kind} best = {_at(here, axis, '0')}; int64_t where = 0; "
+            f"for (int k = 1; k < {source.shape[axis]}; k++) {{ const {kind} v = {_at(here, axis, 'k')}; "
+            f"if (best == best && (v {sign} best || v != v)) {{ best = v; where = k; }} }} "
+            f"{_at(best)} = best; {_at(where)} = where;"
+        )
+        self.memory.state(_loops(kept, code), [best, where, source])
+        shape = tuple(like.shape)
+        values, places = (View(v.buffer, shape, contiguous_strides(shape)) for v in (best, where))
+        return [values, places] if both else places
 
     # ---- matrix products
 
@@ -313,9 +369,15 @@ class Lowering:
     def _gather(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
         source, axis, index = self.memory.view(args[0]), args[1], self.memory.view(args[2])
         out = self.memory.result(node, shape, dtype)
-        self.memory.state(
-            _indexed(shape, axis % max(len(shape), 1), index, out, source, "{out} = {other};"), [out, index, source]
+        code = _indexed(
+            shape,
+            axis % max(len(shape), 1),
+            index,
+            out,
+            source,
+            f"{{plain}} = {{inside}} ? {{other}} : {_missing(dtype)};",
         )
+        self.memory.state(code, [out, index, source])
         return out
 
     def _scatter(self, node: Node, target: Any, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
@@ -327,7 +389,7 @@ class Lowering:
         else:
             source = self.memory.view(self._cast(args[3], dtype))
         sign = "+=" if target is aten.scatter_add.default else "="
-        code = _indexed(index.shape, axis, index, source, out, f"{{other}} {sign} {{out}};")
+        code = _indexed(index.shape, axis, index, source, out, f"if ({{inside}}) {{other}} {sign} {{plain}};")
         self.memory.state(code, [out, index, source])
         return out
 
@@ -351,17 +413,72 @@ class Lowering:
         self.memory.write(out.like(chosen(out.meta(), *args[2:], **node.kwargs)), self._cast(args[1], dtype))
         return out
 
+    def _index(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
+        source = self.memory.view(args[0])
+        views = self._index_views(args[1])
+        out = self.memory.result(node, shape, dtype)
+        code = _chosen(source, views, out, f"{{plain}} = {{inside}} ? {{other}} : {_missing(dtype)};")
+        self.memory.state(code, [out, source, *(v for v in views if v is not None)])
+        return out
+
+    def _index_put(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
+        views = self._index_views(args[1])
+        out = self.memory.dense(shape, dtype)
+        self.memory.write(out, self._cast(args[0], dtype))
+        chosen = tuple(torch.empty(shape, device="meta")[_positions_of(views)].shape)
+        source = self.memory.view(self._cast(args[2], dtype)).expand(chosen)
+        sign = "+=" if (args[3] if len(args) > 3 else node.kwargs.get("accumulate", False)) else "="
+        code = _chosen(out, views, source, f"if ({{inside}}) {{other}} {sign} {{plain}};")
+        self.memory.state(code, [out, source, *(v for v in views if v is not None)])
+        return out
+
+    def _index_views(self, indices: Sequence[Any]) -> list[View | None]:
+        views = [None if i is None else self.memory.view(i) for i in indices]
+        if any(v is not None and v.dtype not in (torch.int64, torch.int32) for v in views):
+            raise UnsupportedError("an index of truth values, whose result has a shape that depends on the data")
+        return views
+
+    def _flip(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
+        source, axes = self.memory.view(args[0]), {a % len(shape) for a in args[1]}
+        out = self.memory.result(node, shape, dtype)
+        end = sum((shape[a] - 1) * source.strides[a] for a in axes)
+        strides = tuple(-s if a in axes else s for a, s in enumerate(source.strides))
+        self.memory.write(out, View(source.buffer, shape, strides, source.offset + end))
+        return out
+
+    def _repeat(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
+        source, times = self.memory.view(args[0]), args[1]
+        inner = (1,) * (len(times) - len(source.shape)) + source.shape
+        out = self.memory.result(node, shape, dtype)
+        pairs = tuple(n for pair in zip(times, inner, strict=True) for n in pair)
+        spread = View(source.buffer, inner, (0,) * (len(inner) - len(source.shape)) + source.strides, source.offset)
+        strides = tuple(s for stride in spread.strides for s in (0, stride))
+        repeated = View(source.buffer, pairs, strides, source.offset)
+        self.memory.write(View(out.buffer, pairs, contiguous_strides(pairs), out.offset), repeated)
+        return out
+
+    def _cumsum(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
+        out = self.memory.result(node, shape, dtype)
+        self.memory.write(out, self._cast(args[0], dtype))
+        if shape:
+            axis = args[1] % len(shape)
+            kept = tuple(1 if a == axis else n for a, n in enumerate(shape))
+            step = f"{_at(out, axis, 'k')} += {_at(out, axis, '(k - 1)')};"
+            self.memory.state(_loops(kept, f"for (int k = 1; k < {shape[axis]}; k++) {step}"), [out])
+        return out
+
     def _pad(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
         pad = args[1]
-        if min(pad) < 0:
-            raise UnsupportedError("constant_pad_nd that cuts")
         out = self.memory.result(node, shape, dtype)
         self.memory.write(out, Constant(args[2] if len(args) > 2 else 0, shape, dtype))
-        inner = out.meta()
+        source = self.memory.view(args[0])
+        inner, kept = out.meta(), source.meta()
         for k in range(len(pad) // 2):
             axis = len(shape) - 1 - k
-            inner = inner.narrow(axis, pad[2 * k], shape[axis] - pad[2 * k] - pad[2 * k + 1])
-        self.memory.write(out.like(inner), args[0])
+            before, after = pad[2 * k : 2 * k + 2]
+            inner = inner.narrow(axis, max(before, 0), shape[axis] - max(before, 0) - max(after, 0))
+            kept = kept.narrow(axis, max(-before, 0), source.shape[axis] - max(-before, 0) - max(-after, 0))
+        self.memory.write(out.like(inner), source.like(kept))
         return out
 
 
@@ -381,6 +498,7 @@ _VIEWS: set[Any] = (
         aten.split.Tensor,
         aten.split_with_sizes.default,
         aten.diagonal.default,
+        aten.unfold.default,
     }
 )
 _SAME: set[Any] = {aten.clone.default, aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default}
@@ -401,8 +519,16 @@ _REDUCTIONS: dict[Any, tuple[str, bool]] = {
     aten.sum.default: ("sum", False),
     aten.mean.dim: ("sum", True),
     aten.mean.default: ("sum", True),
+    aten.max.default: ("max", False),
+    aten.min.default: ("min", False),
     aten.amax.default: ("max", False),
     aten.amin.default: ("min", False),
+}
+_EXTREMES: dict[Any, str] = {
+    aten.max.dim: ">",
+    aten.min.dim: "<",
+    aten.argmax.default: ">",
+    aten.argmin.default: "<",
 }
 # Elementwise operations of several operands.
 _COMBINING: set[Any] = {*BINARY, *COMPARISONS, aten.where.self, aten.mul.Tensor}
@@ -429,14 +555,55 @@ def _selected(view: View, t: int) -> View:
     return View(view.buffer, view.shape[1:], view.strides[1:], view.offset + t * view.strides[0])
 
 
-def _indexed(shape: tuple[int, ...], axis: int, index: View, plain: View, other: View, body: str) -> str:
-    """Loops over `shape` in which `other` is addressed through `index` along one axis."""
+def _missing(dtype: torch.dtype) -> str:
+    """Code for what an index outside finds: torch raises there, a program must not read what is not its own."""
+    return literal(math.nan if dtype.is_floating_point else 0, dtype)
 
-    def at(view: View, chosen: str | None = None) -> str:
-        terms = [f"{chosen if chosen and a == axis else f'i{a}'} * {s}" for a, s in enumerate(view.strides)]
-        return f"{view.buffer.name}[{' + '.join([str(view.offset), *terms])}]"
 
-    code = body.format(out=at(plain), other=at(other, f"{at(index)}"))
+def _at(view: View, axis: int | None = None, chosen: str = "") -> str:
+    """Code for an element inside loops over i0, i1, ..., one of which may be replaced."""
+    terms = [f"{chosen if a == axis else f'i{a}'} * {s}" for a, s in enumerate(view.strides)]
+    return f"{view.buffer.name}[{' + '.join([str(view.offset), *terms])}]"
+
+
+def _loops(shape: tuple[int, ...], code: str) -> str:
     for a in reversed(range(len(shape))):
         code = f"for (int i{a} = 0; i{a} < {shape[a]}; i{a}++) {{ {code} }}"
-    return code
+    return f"{{ {code} }}"
+
+
+def _indexed(shape: tuple[int, ...], axis: int, index: View, plain: View, other: View, body: str) -> str:
+    """Loops over `shape` in which `other` is addressed through `index` along one axis."""
+    size = other.shape[axis] if other.shape else 1
+    code = body.format(plain=_at(plain), other=_at(other, axis, "k"), inside=f"(k >= 0 && k < {size})")
+    return _loops(shape, f"const int64_t k = {_at(index)}; {code}")
+
+
+def _positions_of(views: Sequence[View | None]) -> tuple[Any, ...]:
+    """Indices as torch takes them, for shapes alone."""
+    return tuple(slice(None) if v is None else torch.empty(v.shape, dtype=torch.int64, device="meta") for v in views)
+
+
+def _chosen(source: View, views: Sequence[View | None], plain: View, body: str) -> str:
+    """Loops over the elements of `source` that indices choose; `plain` has one place for each."""
+    places = [a for a, v in enumerate(views) if v is not None]
+    found = torch.broadcast_shapes(*(v.shape for v in views if v is not None))
+    # The chosen axes come where the indices stand, or first if these are apart.
+    together = places == list(range(places[0], places[-1] + 1))
+    first = places[0] if together else 0
+    rest = iter([a for a in range(len(plain.shape)) if not first <= a < first + len(found)])
+    terms, lines, inside = [str(source.offset)], [], []
+    for a, stride in enumerate(source.strides):
+        view = views[a] if a < len(views) else None
+        if view is None:
+            terms.append(f"i{next(rest)} * {stride}")
+            continue
+        wide = view.expand(tuple(found))
+        at = " + ".join([str(wide.offset), *(f"i{first + j} * {s}" for j, s in enumerate(wide.strides))])
+        n = source.shape[a]
+        lines.append(f"int64_t k{a} = {view.buffer.name}[{at}]; k{a} += k{a} < 0 ? {n} : 0;")
+        inside.append(f"k{a} >= 0 && k{a} < {n}")
+        terms.append(f"k{a} * {stride}")
+    other = f"{source.buffer.name}[{' + '.join(terms)}]"
+    code = body.format(plain=_at(plain), other=other, inside=f"({' && '.join(inside)})")
+    return _loops(plain.shape, " ".join([*lines, code]))

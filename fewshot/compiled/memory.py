@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import Node
 
-from .nests import elementwise, type_name
-from .values import Buffer, Expression, Value, View, contiguous_strides, numel
+from .nests import elementwise, literal, type_name
+from .values import Buffer, Expression, UnsupportedError, Value, View, contiguous_strides, numel
 
 __all__ = ["Memory"]
 
 ALIGN = 64  # bytes; a cache line, and the widest vector register
+LARGEST_TABLE = 10_000  # elements; larger ones belong into buffers of the module
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Memory:
         self.saved = 0
         self.wanted: dict[Node, int] = {}
         self._count = 0
+        self._tables: list[str] = []
         self._stored: dict[int, tuple[Value, View]] = {}  # by identity; the value is kept so that it stays unique
 
     def begin(self, name: str) -> None:
@@ -97,6 +100,16 @@ class Memory:
         """Make a contiguous temporary."""
         return View(self.buffer(dtype, numel(shape)), shape, contiguous_strides(shape))
 
+    def table(self, tensor: Tensor) -> View:
+        """Make a table of known numbers."""
+        if tensor.numel() > LARGEST_TABLE:
+            raise UnsupportedError(f"a constant tensor of {tensor.numel()} elements that is no buffer of the module")
+        shape = tuple(tensor.shape)
+        buffer = self.buffer(tensor.dtype, tensor.numel(), "constant")
+        numbers = ", ".join(literal(v, tensor.dtype) for v in tensor.detach().reshape(-1).tolist()) or "0"
+        self._tables.append(f"static const {type_name(tensor.dtype)} {buffer.name}[] = {{{numbers}}};")
+        return View(buffer, shape, contiguous_strides(shape))
+
     def result(self, node: Node | None, shape: tuple[int, ...], dtype: torch.dtype, like: Sequence[View] = ()) -> View:
         """Make memory for a result: the function's own where it is one, else a temporary laid out like an operand."""
         if node is not None and node in self.wanted:
@@ -106,7 +119,13 @@ class Memory:
             b = view.buffer
             steps = [s for s, n in zip(view.strides, view.shape, strict=True) if n > 1]
             one_to_one = len(set(steps)) == len(steps) and 0 not in steps
-            if view.shape == shape and b.place != "input" and one_to_one and view.offset == 0 and _fills(view):
+            if (
+                view.shape == shape
+                and b.place not in ("input", "constant")
+                and one_to_one
+                and view.offset == 0
+                and _fills(view)
+            ):
                 return View(self.buffer(dtype, b.size, run=b.run, pitch=b.pitch), shape, view.strides)
         return self.dense(shape, dtype)
 
@@ -126,7 +145,7 @@ class Memory:
         """Return the functions as C++."""
         for function in self.functions:
             function.scratch = _place(function)
-        return "\n\n".join(_text(f) for f in self.functions)
+        return "\n\n".join([*self._tables, *(_text(f) for f in self.functions)])
 
 
 def _place(function: Function) -> int:
@@ -162,7 +181,7 @@ def _text(function: Function) -> str:
                 declared[b] = f"const {kind}* const {b.name} = (const {kind}*)in[{b.index}];"
             elif b.place == "output":
                 declared[b] = f"{kind}* const {b.name} = ({kind}*)out[{b.index}];"
-            else:
+            elif b.place != "constant":
                 declared[b] = f"{kind}* const {b.name} = ({kind}*)({b.place} + {b.index});"
     body = "\n".join([*declared.values(), *(s.code for s in function.statements)])
     head = f"static void {function.name}(const void* const* in, void* const* out, char* saved, char* scratch)"

@@ -23,6 +23,8 @@ TYPES = {
     torch.bool: "bool",
 }
 
+_NARROW = (torch.int32, torch.uint8, torch.bool)
+
 
 def type_name(dtype: torch.dtype) -> str:
     """Return the C++ type of an element."""
@@ -33,8 +35,12 @@ def type_name(dtype: torch.dtype) -> str:
 
 def literal(value: float | int | bool, dtype: torch.dtype) -> str:
     """Return a number as C++ writes it."""
+    if dtype == torch.bool:
+        return "true" if value else "false"
     if not dtype.is_floating_point:
-        return str(int(value))
+        number = int(value)
+        # The least number of 64 bits cannot be written as one.
+        return f"{type_name(dtype)}({number})" if number > -(2**63) else f"({number + 1} - int64_t(1))"
     number = float(value)
     if number != number:
         return f"std::numeric_limits<{type_name(dtype)}>::quiet_NaN()"
@@ -55,7 +61,9 @@ def _text(value: Value, read: Callable[[View], str]) -> str:
         return read(value)
     if isinstance(value, Constant):
         return literal(value.value, value.dtype)
-    return value.template.format(*(_text(o, read) for o in value.operands))
+    text = value.template.format(*(_text(o, read) for o in value.operands))
+    # C++ computes with small integers as int.
+    return f"{type_name(value.dtype)}({text})" if value.dtype in _NARROW else text
 
 
 class _Nest:
@@ -132,11 +140,7 @@ def reduction(out: View, value: Value, shape: tuple[int, ...], axes: Sequence[in
         (a for a, n in enumerate(shape) if n != 1), key=lambda a: -max((v.strides[a] for v in leaves), default=0)
     )
     dtype = type_name(out.dtype)
-    start = {
-        "sum": "0",
-        "max": f"-std::numeric_limits<{dtype}>::infinity()",
-        "min": f"std::numeric_limits<{dtype}>::infinity()",
-    }
+    start = Constant(0 if kind == "sum" else _extreme(out.dtype, least=kind == "max"), out.shape, out.dtype)
     if not order or order[-1] in axes:
         # The contiguous axis is summed up: one accumulator for each result.
         kept = [a for a in order if a not in axes]
@@ -150,17 +154,22 @@ def reduction(out: View, value: Value, shape: tuple[int, ...], axes: Sequence[in
         step = f"acc += {text};" if kind == "sum" else f"acc = {kind}imum(acc, {text});"
         loops = nest.wrap(step, n, len(nest.loops), "SUM(acc)" if kind == "sum" else "")
         at = f"{out.buffer.name}[{outer.index(0, out.offset)}]"
-        return outer_wrap(outer, f"{dtype} acc = {start[kind]}; {loops} {at} = acc;")
+        return outer_wrap(outer, f"{dtype} acc = {literal(start.value, out.dtype)}; {loops} {at} = acc;")
     nest = _Nest(order, shape, strides)
     reads = {id(v): f"{v.buffer.name}[{nest.index(k + 1, v.offset)}]" for k, v in enumerate(leaves)}
     at = f"{out.buffer.name}[{nest.index(0, out.offset)}]"
     text = _text(value, lambda v: reads[id(v)])
     step = f"{at} += {text};" if kind == "sum" else f"{at} = {kind}imum({at}, {text});"
-    fill = elementwise(View(out.buffer, out.shape, out.strides, out.offset), Constant(0, out.shape, out.dtype))
-    if kind != "sum":
-        infinite = float("-inf") if kind == "max" else float("inf")
-        fill = elementwise(out, Constant(infinite, out.shape, out.dtype))
-    return fill + "\n" + nest.wrap(step, 0, len(nest.loops), "IVDEP")
+    return elementwise(out, start) + "\n" + nest.wrap(step, 0, len(nest.loops), "IVDEP")
+
+
+def _extreme(dtype: torch.dtype, *, least: bool) -> float | int | bool:
+    """Return the least number of a type, or the greatest."""
+    if dtype == torch.bool:
+        return not least
+    if not dtype.is_floating_point:
+        return torch.iinfo(dtype).min if least else torch.iinfo(dtype).max
+    return float("-inf") if least else float("inf")
 
 
 def outer_wrap(nest: _Nest, body: str) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from .values import Constant, Value
 
-__all__ = ["BINARY", "COMPARISONS", "UNARY", "simplified"]
+__all__ = ["BINARY", "COMPARISONS", "OF_REALS", "OF_TRUTH", "UNARY", "simplified"]
 
 aten = torch.ops.aten
 
@@ -27,11 +27,28 @@ UNARY = {
     aten.sigmoid.default: "sigmoid({0})",
     aten.relu.default: "relu({0})",
     aten.erf.default: "std::erf({0})",
+    aten.erfc.default: "std::erfc({0})",
+    aten.lgamma.default: "std::lgamma({0})",
+    aten.log2.default: "std::log2({0})",
+    aten.log10.default: "std::log10({0})",
+    aten.exp2.default: "std::exp2({0})",
     aten.sin.default: "std::sin({0})",
     aten.cos.default: "std::cos({0})",
+    aten.tan.default: "std::tan({0})",
+    aten.asin.default: "std::asin({0})",
+    aten.acos.default: "std::acos({0})",
+    aten.atan.default: "std::atan({0})",
+    aten.sinh.default: "std::sinh({0})",
+    aten.cosh.default: "std::cosh({0})",
+    aten.asinh.default: "std::asinh({0})",
+    aten.acosh.default: "std::acosh({0})",
+    aten.atanh.default: "std::atanh({0})",
     aten.floor.default: "std::floor({0})",
+    aten.ceil.default: "std::ceil({0})",
+    aten.trunc.default: "std::trunc({0})",
+    aten.round.default: "std::nearbyint({0})",
     aten.logical_not.default: "(!{0})",
-    aten.bitwise_not.default: "(!{0})",  # of truth values; others are refused
+    aten.bitwise_not.default: "(!{0})",
 }
 
 BINARY = {
@@ -45,6 +62,12 @@ BINARY = {
     aten.div.Scalar: "({0} / {1})",
     aten.maximum.default: "maximum({0}, {1})",
     aten.minimum.default: "minimum({0}, {1})",
+    aten.atan2.default: "std::atan2({0}, {1})",
+    aten.remainder.Tensor: "modulo({0}, {1})",
+    aten.remainder.Scalar: "modulo({0}, {1})",
+    aten.fmod.Tensor: "std::fmod({0}, {1})",
+    aten.fmod.Scalar: "std::fmod({0}, {1})",
+    aten.pow.Scalar: "std::pow({0}, {1})",
     aten.pow.Tensor_Scalar: "std::pow({0}, {1})",
     aten.pow.Tensor_Tensor: "std::pow({0}, {1})",
 }
@@ -58,11 +81,23 @@ COMPARISONS = {
         getattr(aten, name).Scalar: f"({{0}} {sign} {{1}})"
         for name, sign in zip(("eq", "ne", "lt", "le", "gt", "ge"), ("==", "!=", "<", "<=", ">", ">="), strict=True)
     },
+    aten.isnan.default: "std::isnan({0})",
+    aten.isinf.default: "std::isinf({0})",
     aten.logical_and.default: "({0} && {1})",
     aten.logical_or.default: "({0} || {1})",
     aten.bitwise_and.Tensor: "({0} && {1})",
     aten.bitwise_or.Tensor: "({0} || {1})",
 }
+
+# Operations on bits, which are written as those on truth values.
+OF_TRUTH = frozenset({aten.bitwise_not.default, aten.bitwise_and.Tensor, aten.bitwise_or.Tensor})
+
+# Functions of C++ that have no integer results.
+OF_REALS = frozenset(
+    target
+    for target, template in (*UNARY.items(), *BINARY.items())
+    if ("std::" in template or "modulo" in template) and target is not aten.abs.default
+)
 
 
 def simplified(target: Any, a: Value, b: Value, shape: tuple[int, ...], dtype: torch.dtype) -> Value | None:

@@ -138,7 +138,7 @@ def _transposed(view: View) -> View:
 
 
 def _axes(view: View, term_axis: int, other: int) -> View:
-    """A factor of a product as (rows, columns, terms)."""
+    """View a factor of a product as (rows, columns, terms)."""
     if term_axis == 1:
         return View(
             view.buffer, (view.shape[0], other, view.shape[1]), (view.strides[0], 0, view.strides[1]), view.offset

@@ -119,6 +119,11 @@ ALWAYS T sign(T x) {
   return x != x ? T(0) : T(x > 0) - T(x < 0);
 }
 template <typename T>
+ALWAYS T modulo(T a, T b) {  // with the sign of b, as Python's
+  const T rest = std::fmod(a, b);
+  return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+}
+template <typename T>
 ALWAYS T square(T x) {
   return x * x;
 }

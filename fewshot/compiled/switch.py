@@ -51,6 +51,7 @@ class _Planned:
     request: Request
     rows: tuple[int, int]
     due: int  # meta-step
+    library: Library | None = None
 
 
 class Switch:
@@ -129,6 +130,8 @@ class Switch:
             if not self.at_once and iteration < BEGIN:
                 return None
             planned = self._plan(iteration, parameters, support, query, rows)
+        if planned.library is not None:
+            return planned.library, planned.rows
         if not self.at_once and iteration < planned.due:
             found = library_for(planned.request, wait=0.0)  # goes on with the work, part by part
             if isinstance(found, str):
@@ -136,6 +139,7 @@ class Switch:
             return None
         found = library_for(planned.request, wait=None if self.at_once else MOST_PAUSE)
         if isinstance(found, Library):
+            planned.library = found
             return found, planned.rows
         if isinstance(found, Pending):
             planned.due = iteration + self._later()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 __all__ = ["Buffer", "Constant", "Expression", "UnsupportedError", "Value", "View", "contiguous_strides", "numel"]
 
-Place = Literal["input", "output", "saved", "scratch"]
+Place = Literal["input", "output", "saved", "scratch", "constant"]
 
 
 class UnsupportedError(Exception):
@@ -52,8 +52,8 @@ class Buffer:
         Of its elements.
     size : int
         Number of elements, padding included.
-    place : {"input", "output", "saved", "scratch"}
-        Argument of the function; result of it; kept from ``step`` for ``pull_back``; or temporary.
+    place : {"input", "output", "saved", "scratch", "constant"}
+        Argument of the function; result of it; kept from ``step`` for ``pull_back``; temporary; or a table in the program.
     index : int
         Position among the inputs or outputs.
     function : str
@@ -108,7 +108,7 @@ class View:
     def extent(self, axis: int) -> int:
         """How far an axis may be followed: its size, or more where the buffer is padded along it."""
         b = self.buffer
-        if self.strides[axis] == 1 and self.shape[axis] == b.run and self.offset % b.pitch == 0:
+        if b.run and self.strides[axis] == 1 and self.shape[axis] == b.run and self.offset % b.pitch == 0:
             return b.pitch
         return self.shape[axis]
 
@@ -153,7 +153,7 @@ class Expression:
     dtype: torch.dtype
 
     def views(self) -> Iterator[View]:
-        """Views that the expression reads, in order."""
+        """Yield the views that the expression reads, in order."""
         for operand in self.operands:
             if isinstance(operand, View):
                 yield operand

@@ -27,6 +27,7 @@ from fewshot.losses import cross_entropy, squared_error
 from fewshot.metagradient import MetaParameters
 from fewshot.networks import mlp
 from fewshot.tasks import Rows
+from fewshot.training.outer import OuterOptimizer
 
 SINE = PROBLEMS["sine"]
 SINE_STEPS = 5
@@ -62,26 +63,25 @@ def meta_step(
     functional = FunctionalModule(network_of(problem), row_loss, "all", problem.widths[-1])
     adaptation = Adaptation(inner_steps=steps, inner_lr=problem.inner_lr, learn_step_sizes=False)
     started = MetaParameters(functional.moving, functional.shared, adaptation.init(functional.moving))
-    leaves = {name: value.detach().clone().requires_grad_() for name, value in started.flat().items()}
-    parameters = MetaParameters.from_flat({name: value.detach() for name, value in leaves.items()})
-    optimizer = torch.optim.Adam(leaves.values(), lr=OUTER_LR, fused=True)
+    optimizer = OuterOptimizer(started, "adam", (OUTER_LR, OUTER_LR), None)
     engine = Engine(functional, adaptation, mode=mode)
     support, query = rows_of(*first[:2]), rows_of(*first[2:])
-    engine.prepare(parameters, [support] * steps, query, "exact")
-    taken = 0
+    engine.prepare(optimizer.parameters, [support] * steps, query, "exact")
+    taken, latest = 0, None
 
     def step(episodes: tuple[Rows, Rows]) -> float:
-        nonlocal taken
+        nonlocal taken, latest
         support, query = episodes
-        found = engine.gradient(parameters, [support] * steps, query, "exact", taken)
-        for name, value in found.gradient.flat().items():
-            leaves[name].grad = value
-        optimizer.step()
+        found = engine.gradient(optimizer.parameters, [support] * steps, query, "exact", taken)
+        latest = found
+        optimizer.step(found.vector, 1.0, lambda _: None)
         taken += 1
-        return float(found.loss.mean())
+        return found.mean_loss()
 
     def gradient() -> np.ndarray:
-        return np.concatenate([leaves[f"moving/{name}"].grad.numpy().ravel() for name in initial_weights(problem)])
+        assert latest is not None
+        found = latest.gradient.moving
+        return np.concatenate([found[name].numpy().ravel() for name in initial_weights(problem)])
 
     return step, gradient
 

@@ -18,7 +18,9 @@ from fewshot.kernels import LoopKernels
 from fewshot.losses import squared_error
 from fewshot.metagradient import MetaParameters, meta_gradient
 from fewshot.tasks import Rows, TaskSet
-from fewshot.training import TrainingSettings, TrainingState, Validation, meta_train
+from fewshot.training import TrainingSettings, TrainingState, Validation, loop, meta_train, outer
+
+from .._watching import interrupted
 
 SETTINGS = {"max_iter": 8, "tasks_per_batch": 3, "outer_lr": 0.01, "step_size_lr": 1.0}
 
@@ -125,6 +127,10 @@ def test_order_is_handed_on(first):
     assert seen == [first] * 2
 
 
+def in_the_outer_loop(frame):
+    return frame.f_code.co_filename in (loop.__file__, outer.__file__)
+
+
 class InterruptedSampler:
     def __init__(self, sampler, at, late):
         self.sampler, self.at, self.late, self.calls = sampler, at, late, 0
@@ -223,9 +229,9 @@ class TestInterruption:
         assert got == expected
 
     def test_in_the_optimiser(self):
-        """Half a step must not be left behind: either it counts, or it is done again from where it began."""
+        """Of the user's own: either the step counts, or it is done again from where it began."""
         whole, broken = Scene(), Scene()
-        whole.train(optimizer="adam")
+        whole.train(optimizer=lambda parameters, lr: torch.optim.Adam(parameters, lr=lr, fused=True))
         calls = []
 
         class Interrupted(torch.optim.Adam):
@@ -242,6 +248,32 @@ class TestInterruption:
             broken.train(optimizer=fused)
         broken.train(optimizer=fused)
         assert same(broken.flat(), whole.flat())
+
+    @pytest.mark.parametrize("validated", [False, True])
+    def test_wherever_the_outer_loop_can_be_interrupted(self, validated):
+        """At every place of the loop and the optimiser where one may come, half a step must not be left behind."""
+        settings = {"max_iter": 2, "max_grad_norm": 0.05}
+        whole = Scene(steps=1)
+        whole.train(**settings, validation=whole.validation() if validated else None)
+        wrong, n_places = [], 0
+        for at in range(1, 1000):
+            broken = Scene(steps=1)
+            judge = broken.validation() if validated else None
+            try:
+                with interrupted(at, in_the_outer_loop) as places:
+                    broken.train(**settings, validation=judge)
+            except KeyboardInterrupt:
+                broken.train(**settings, validation=judge)
+            if not places:
+                break
+            n_places += 1
+            a, b = broken.state, whole.state
+            if not same(broken.flat(), whole.flat()) or a.iteration != b.iteration:
+                wrong += [f"{places[0]}: other parameters"]
+            elif [{**r, "seconds": 0} for r in a.history] != [{**r, "seconds": 0} for r in b.history]:
+                wrong += [f"{places[0]}: another history"]
+        assert n_places > 50 and not places
+        assert not wrong, "\n".join(wrong)
 
     def test_a_finished_training_does_nothing_more(self):
         scene = Scene()
