@@ -8,7 +8,7 @@
 Moving parameters have a leading task axis, shared ones do not, and their gradients are sums over tasks weighted by the
 caller. :class:`LoopKernels` is plain autograd: it takes anything that autograd differentiates twice, never sees a padded row,
 and is what the other is checked against. :class:`VectorizedKernels` maps all tasks at once with torch.func and, for shapes
-that recur, traces each kernel once with make_fx, which removes the cost of the transforms.
+that recur, records each kernel once, which removes the cost of the transforms.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.func import functionalize, grad, grad_and_value, vjp, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.func import grad, grad_and_value, vjp, vmap
 
 from .adaptation import Tensors
 from .functional import FunctionalModule, differentiable_forward
+from .recording import record
 from .tasks import Rows
 
 __all__ = ["Kernels", "LoopKernels", "VectorizedKernels", "per_task_rows"]
@@ -253,8 +253,8 @@ def _traced(kernel: Callable[..., Any], flat: Sequence[Tensor], spec: Any) -> tu
         specs.append(out_spec)
         return out
 
-    # make_fx tells inputs apart by identity: the same tensor passed twice would become one input, hence the copies.
-    graph = make_fx(functionalize(on_flat))(*(a.contiguous().clone() for a in flat))
+    # Inputs are told apart by identity: the same tensor passed twice would become one input, hence the copies.
+    graph = record(on_flat, [a.contiguous().clone() for a in flat])
     for node in list(graph.graph.nodes):
         if node.target in NO_OPERATION:
             node.replace_all_uses_with(node.args[0])

@@ -232,9 +232,7 @@ class Convolutions:
     # ---- pooling
 
     def _max_pool(self, node: Node, args: list[Any]) -> list[Value]:
-        kernel, stride, padding, dilation, ceil_mode = [*args[1:], *[None] * 5][:5]
-        if ceil_mode:
-            raise UnsupportedError("max_pool2d with ceil_mode")
+        kernel, stride, padding, dilation = [*args[1:], *[None] * 4][:4]
         x = self._memory.view(args[0])
         shape = tuple(node.meta["val"][0].shape)
         x4, shape4 = _four(x), (1,) * (4 - len(shape)) + shape

@@ -164,10 +164,15 @@ class Lowering:
         if target is aten.where.self:
             cast = [args[0], *(self._cast(self._number(a, shape, dtype), dtype) for a in args[1:])]
             return self._expression("select({0}, {1}, {2})", cast, shape, dtype, None)
-        if target is aten.clamp.default:
+        if target in (aten.clamp.default, aten.clamp.Tensor):
             return self._clamp(args, shape, dtype)
         if target is aten._to_copy.default:
             return self._cast(args[0], dtype)
+        if target is aten.copy.default:
+            source = self._cast(args[1], dtype)
+            if isinstance(source, Constant) or source.shape == shape:
+                return Constant(source.value, shape, dtype) if isinstance(source, Constant) else source
+            return self.memory.view(source).expand(shape)
         if target in _REDUCTIONS:
             return self._reduce(node, target, args, shape, dtype)
         if target is aten.mm.default:
@@ -188,10 +193,12 @@ class Lowering:
             return self._scatter(node, target, args, shape, dtype)
         if target is aten.cat.default:
             return self._cat(node, args, shape, dtype)
-        if target in (aten.slice_scatter.default, aten.select_scatter.default):
+        if target in _SCATTERED:
             return self._scatter_view(node, target, args, shape, dtype)
         if target is aten.constant_pad_nd.default:
             return self._pad(node, args, shape, dtype)
+        if target is aten.as_strided.default:
+            return self._as_strided(node, args)
         if target is aten.arange.start_step:
             return self.memory.table(target(*node.args, **{**node.kwargs, "device": "cpu"}))
         if target in (aten.index.Tensor, aten._unsafe_index.Tensor):
@@ -292,7 +299,8 @@ class Lowering:
         kind, average = _REDUCTIONS[target]
         value = self._cast(args[0], dtype)
         whole = value.shape
-        axes = args[1] if len(args) > 1 and args[1] else list(range(len(whole)))
+        axes = args[1] if len(args) > 1 else []
+        axes = [axes] if isinstance(axes, int) else axes or list(range(len(whole)))
         axes = [a % len(whole) for a in axes] if whole else []
         count = numel(tuple(whole[a] for a in axes))
         if not axes or count == 1:
@@ -409,7 +417,7 @@ class Lowering:
     ) -> Value:
         out = self.memory.result(node, shape, dtype)
         self.memory.write(out, args[0])
-        chosen = aten.slice.Tensor if target is aten.slice_scatter.default else aten.select.int
+        chosen = _SCATTERED[target]
         self.memory.write(out.like(chosen(out.meta(), *args[2:], **node.kwargs)), self._cast(args[1], dtype))
         return out
 
@@ -437,6 +445,17 @@ class Lowering:
         if any(v is not None and v.dtype not in (torch.int64, torch.int32) for v in views):
             raise UnsupportedError("an index of truth values, whose result has a shape that depends on the data")
         return views
+
+    def _as_strided(self, node: Node, args: list[Any]) -> Value:
+        """Write out the tensor as torch had it in memory, and view that."""
+        recorded = node.args[0].meta["val"]  # type: ignore[union-attr]
+        held = recorded.untyped_storage().nbytes() // recorded.itemsize
+        if not recorded.is_contiguous() or recorded.storage_offset() or held != recorded.numel():
+            raise UnsupportedError("as_strided of a part of a tensor")
+        source, (size, stride) = self.memory.view(args[0]), args[1:3]
+        dense = self.memory.dense(source.shape, source.dtype)
+        self.memory.write(dense, source)
+        return View(dense.buffer, tuple(size), tuple(stride), (args[3] if len(args) > 3 else None) or 0)
 
     def _flip(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
         source, axes = self.memory.view(args[0]), {a % len(shape) for a in args[1]}
@@ -501,7 +520,7 @@ _VIEWS: set[Any] = (
         aten.unfold.default,
     }
 )
-_SAME: set[Any] = {aten.clone.default, aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default}
+_SAME: set[Any] = {aten.clone.default, aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default}
 # Where the number stands among the arguments, or the number itself.
 _CONSTANTS: dict[Any, int | float] = {
     aten.full_like.default: 1,
@@ -513,6 +532,8 @@ _CONSTANTS: dict[Any, int | float] = {
     aten.ones.default: 1.0,
     aten.empty_permuted.default: 0.0,
     aten.empty_like.default: 0.0,
+    aten.empty.memory_format: 0.0,
+    aten.new_empty_strided.default: 0.0,
 }
 _REDUCTIONS: dict[Any, tuple[str, bool]] = {
     aten.sum.dim_IntList: ("sum", False),
@@ -521,8 +542,17 @@ _REDUCTIONS: dict[Any, tuple[str, bool]] = {
     aten.mean.default: ("sum", True),
     aten.max.default: ("max", False),
     aten.min.default: ("min", False),
+    aten.any.default: ("max", False),
+    aten.any.dim: ("max", False),
+    aten.any.dims: ("max", False),
     aten.amax.default: ("max", False),
     aten.amin.default: ("min", False),
+}
+# Copies with a part replaced, and the views that are that part.
+_SCATTERED: dict[Any, Any] = {
+    aten.slice_scatter.default: aten.slice.Tensor,
+    aten.select_scatter.default: aten.select.int,
+    aten.diagonal_scatter.default: aten.diagonal.default,
 }
 _EXTREMES: dict[Any, str] = {
     aten.max.dim: ">",
@@ -580,7 +610,7 @@ def _indexed(shape: tuple[int, ...], axis: int, index: View, plain: View, other:
 
 
 def _positions_of(views: Sequence[View | None]) -> tuple[Any, ...]:
-    """Indices as torch takes them, for shapes alone."""
+    """Return indices as torch takes them, for shapes alone."""
     return tuple(slice(None) if v is None else torch.empty(v.shape, dtype=torch.int64, device="meta") for v in views)
 
 

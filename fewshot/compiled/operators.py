@@ -65,8 +65,8 @@ BINARY = {
     aten.atan2.default: "std::atan2({0}, {1})",
     aten.remainder.Tensor: "modulo({0}, {1})",
     aten.remainder.Scalar: "modulo({0}, {1})",
-    aten.fmod.Tensor: "std::fmod({0}, {1})",
-    aten.fmod.Scalar: "std::fmod({0}, {1})",
+    aten.fmod.Tensor: "remainder_of({0}, {1})",
+    aten.fmod.Scalar: "remainder_of({0}, {1})",
     aten.pow.Scalar: "std::pow({0}, {1})",
     aten.pow.Tensor_Scalar: "std::pow({0}, {1})",
     aten.pow.Tensor_Tensor: "std::pow({0}, {1})",
@@ -96,7 +96,7 @@ OF_TRUTH = frozenset({aten.bitwise_not.default, aten.bitwise_and.Tensor, aten.bi
 OF_REALS = frozenset(
     target
     for target, template in (*UNARY.items(), *BINARY.items())
-    if ("std::" in template or "modulo" in template) and target is not aten.abs.default
+    if "std::" in template and target is not aten.abs.default
 )
 
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #define PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
@@ -119,8 +120,15 @@ ALWAYS T sign(T x) {
   return x != x ? T(0) : T(x > 0) - T(x < 0);
 }
 template <typename T>
+ALWAYS T remainder_of(T a, T b) {  // with the sign of a
+  if constexpr (std::is_integral<T>::value)
+    return b ? a % b : 0;  // torch raises where b is 0
+  else
+    return std::fmod(a, b);
+}
+template <typename T>
 ALWAYS T modulo(T a, T b) {  // with the sign of b, as Python's
-  const T rest = std::fmod(a, b);
+  const T rest = remainder_of(a, b);
   return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
 }
 template <typename T>

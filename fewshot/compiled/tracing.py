@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
-from torch.func import functionalize, grad_and_value, vjp
+from torch.func import grad_and_value, vjp
 from torch.fx import Graph, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..adaptation import Adaptation, StepSizes, Tensors, effective_rows
 from ..functional import FunctionalModule, differentiable_forward
+from ..recording import record
 from ..tasks import Rows
 
 __all__ = ["Task", "Trace", "trace_evaluate", "trace_query", "trace_step"]
@@ -204,12 +204,33 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
         aten.upsample_nearest2d,
         aten._adaptive_avg_pool2d,
     ]
-    own = {aten.var.correction: _var, aten.var_mean.correction: _var_mean}
+    own = {
+        aten.var.correction: _var,
+        aten.var_mean.correction: _var_mean,
+        aten.softshrink_backward.default: _shrink_backward,
+        aten.hardshrink_backward.default: _shrink_backward,
+        aten._trilinear.default: _trilinear,
+    }
     return {**core_aten_decompositions(), **get_decompositions(more), **own}
 
 
 def _var(x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Tensor:
     return _var_mean(x, dim, correction=correction, keepdim=keepdim)[0]
+
+
+def _trilinear(
+    a: Tensor, b: Tensor, c: Tensor, of_a: list[int], of_b: list[int], of_c: list[int], over: list[int], unroll: int = 1
+) -> Tensor:
+    product: Any = 1
+    for factor, axes in ((a, of_a), (b, of_b), (c, of_c)):
+        for axis in sorted(axes):
+            factor = factor.unsqueeze(axis)
+        product = factor * product
+    return product.sum(over) if over else product  # type: ignore[no-any-return]
+
+
+def _shrink_backward(cotangent: Tensor, x: Tensor, border: float) -> Tensor:
+    return torch.where((x >= -border) & (x <= border), torch.zeros_like(cotangent), cotangent)
 
 
 def _var_mean(
@@ -234,9 +255,8 @@ def _record(kernel: Callable[[dict[str, Tensors]], dict[str, Tensors]], groups: 
         outputs.update({group: list(tensors) for group, tensors in out.items()})
         return [t for tensors in out.values() for t in tensors.values()]
 
-    # make_fx tells inputs apart by identity: the same tensor passed twice would become one input, hence the copies.
+    # Inputs are told apart by identity: the same tensor passed twice would become one input, hence the copies.
     values = [t.detach().contiguous().clone() for tensors in groups.values() for t in tensors.values()]
     with torch.no_grad(), differentiable_forward(), torch.random.fork_rng(devices=[]):
-        module = make_fx(functionalize(on_flat), decomposition_table=_decompositions())(*values)
-    module.graph.eliminate_dead_code()
+        module = record(on_flat, values, _decompositions())
     return Trace(module.graph, inputs, outputs, values)

@@ -240,6 +240,16 @@ def test_a_callable_gets_leaves_in_two_groups_and_no_gradient_for_what_has_none(
     assert all(p.grad is None for p in groups[1]["params"])
 
 
+def test_a_callable_may_order_groups_as_it_likes():
+    """Each tensor gets its own gradient, whatever the order in which the optimiser keeps them."""
+    a = OuterOptimizer(start(), torch.optim.SGD, RATES, None)
+    b = OuterOptimizer(start(), lambda groups, lr: torch.optim.SGD(groups[::-1], lr=lr), RATES, None)
+    gradient = gradients(1)[0]
+    for o in (a, b):
+        o.step(gradient.clone(), 1.0, never)
+    assert torch.equal(vector(a.parameters), vector(b.parameters))
+
+
 # ------------------------------------------------------------------------------------------------ interruptions
 
 

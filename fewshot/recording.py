@@ -1,0 +1,112 @@
+"""Recording what a function does to tensors as a graph of ATen operations.
+
+This does what torch's make_fx does, as far as it is needed here, without the part of torch that make_fx loads at its first use:
+that import takes two seconds, in the midst of a training.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functionalize
+from torch.fx import Graph, GraphModule, Node
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.weak import WeakTensorKeyDictionary
+
+__all__ = ["record"]
+
+Rewrites = Mapping[Any, Callable[..., Any]]
+
+
+def record(
+    function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], rewrites: Rewrites | None = None
+) -> GraphModule:
+    """Run a function once and return the operations that it consists of.
+
+    Parameters
+    ----------
+    function : callable
+        ``(*inputs) -> sequence of Tensor``; transforms of torch.func inside it are resolved. What it decides by looking at
+        numbers cannot be recorded.
+    inputs : sequence of Tensor
+        Distinct tensors; the graph holds for their shapes, types and strides.
+    rewrites : mapping, default=None
+        Operations to replace, each by a function that consists of simpler ones.
+
+    Returns
+    -------
+    torch.fx.GraphModule
+        Its parameters are those of `function`, and it returns a list. Every operation has an empty tensor that is like its
+        result, or a sequence of these, in ``node.meta["val"]``.
+
+    Raises
+    ------
+    RuntimeError
+        If the function looks at numbers.
+    """
+    recorder = _Recorder(rewrites or {})
+    for k, tensor in enumerate(inputs):
+        recorder.add(recorder.graph.placeholder(f"input_{k}"), tensor)
+    with torch.no_grad(), recorder:
+        results = functionalize(function)(*inputs)
+    recorder.graph.output([recorder.node_of(t) for t in results])
+    recorder.graph.eliminate_dead_code()
+    return GraphModule(recorder.constants, recorder.graph)
+
+
+class _Recorder(TorchDispatchMode):
+    """Sees every operation on plain tensors, below the transforms."""
+
+    def __init__(self, rewrites: Rewrites) -> None:
+        super().__init__()
+        self.graph, self.constants, self.rewrites = Graph(), nn.Module(), rewrites
+        self._nodes = WeakTensorKeyDictionary()
+        self._n_constants = 0
+
+    def add(self, node: Node, result: Any) -> None:
+        """Remember which node a tensor, or a sequence of tensors, comes from."""
+        node.meta["val"] = tree_map_only(Tensor, _like, result)
+        if isinstance(result, Tensor):
+            self._nodes[result] = node
+        elif isinstance(result, tuple | list):
+            for k, part in enumerate(result):
+                if part is not None:
+                    self.add(self.graph.call_function(operator.getitem, (node, k)), part)
+
+    def node_of(self, tensor: Tensor) -> Node:
+        """Return where a tensor comes from; one from elsewhere is a constant."""
+        if tensor not in self._nodes:
+            name = f"constant_{self._n_constants}"
+            self._n_constants += 1
+            self.constants.register_buffer(name, tensor)
+            self.add(self.graph.get_attr(name), tensor)
+        found: Node = self._nodes[tensor]
+        return found
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # skipping it is what would load it
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        with self:
+            rewritten = self.rewrites[func](*args, **kwargs) if func in self.rewrites else NotImplemented
+            if rewritten is NotImplemented:
+                rewritten = func.decompose(*args, **kwargs)
+        if rewritten is not NotImplemented:
+            return rewritten
+        if torch.Tag.data_dependent_output in func.tags:
+            raise RuntimeError(f"{func} decides by looking at numbers")
+        known = tree_map_only(Tensor, self.node_of, (args, kwargs))
+        result = func(*args, **kwargs)
+        self.add(self.graph.call_function(func, *known), result)
+        return result
+
+
+def _like(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
