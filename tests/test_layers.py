@@ -24,6 +24,7 @@ LAYERS = [
     "adaptation",
     "solvers",
     "functional",
+    "recording",
     "kernels",
     "metagradient",
     "compiled",

@@ -7,10 +7,8 @@ moment for it, and goes on as before if that was not enough.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
-import threading
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,10 +85,9 @@ class Switch:
         self.planned, self.at_once, self.random = planned, at_once, random
         self.reason: str | None = None  # why there is no program, once that is known
         self._programs: list[_Planned] = []
-        self._import: threading.Thread | None = None
 
     def expects(self, parameters: MetaParameters, support: Rows, query: Rows) -> bool:
-        """Whether a program will be made for such batches; begins to load what that takes."""
+        """Whether a program will be made for such batches."""
         if self.reason is None:
             self.reason = reason_against(parameters, random=self.random)
         if self.reason is not None:
@@ -102,10 +99,6 @@ class Switch:
         if self.seconds * self.planned < REPAYS:
             self.reason = "the training is too short to repay it"
             return False
-        if self._import is None:
-            # Recording needs a part of torch that takes long to import: not in one piece with it.
-            self._import = threading.Thread(target=importlib.import_module, args=("torch._dynamo",), daemon=True)
-            self._import.start()
         return True
 
     def library(
@@ -151,8 +144,6 @@ class Switch:
     def _plan(
         self, iteration: int, parameters: MetaParameters, support: Rows, query: Rows, rows: tuple[int, int]
     ) -> _Planned:
-        if self._import is not None:
-            self._import.join()
         if self._programs:  # a larger batch than the last one: leave room, so that few programs serve all sizes
             rows = tuple(-(-n * 3 // 2 // 8) * 8 for n in rows)  # type: ignore[assignment]
         support, query = with_rows(support, rows[0]), with_rows(query, rows[1])

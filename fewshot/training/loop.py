@@ -172,9 +172,10 @@ def meta_train(
         while not state.finished:
             if run.round_is_due():
                 run.end_round()
-                state.finished = run.is_tired() or state.iteration >= settings.max_iter
-                if on_round is not None:
-                    state.finished |= bool(on_round(state, len(state.history) - 1))
+                if on_round is not None and on_round(state, len(state.history) - 1):
+                    break
+            elif run.is_tired() or state.iteration >= settings.max_iter:
+                break
             else:
                 run.meta_step()
     except KeyboardInterrupt:
@@ -208,6 +209,7 @@ class _Run:
         )
         state.parameters = self.optimizer.parameters
         self.before_step: Any = None  # random state to go back to if a meta-step is interrupted
+        self.pending: tuple[float, int] | None = None  # loss of the meta-step being made, and steps of the optimiser before
         self.first: tuple[list[Rows], Rows] | None = None  # episodes drawn ahead of the first meta-step
         self.began, self.in_a_row = time.perf_counter(), 0
 
@@ -231,7 +233,9 @@ class _Run:
         planned = self.settings.max_iter - state.iteration
         self.engine.prepare(state.parameters, supports, query, self.settings.order, calibrate, planned)
         if first_step and self.validation is not None and state.best is None:
-            _judge(self.engine, self.validation, state)  # training must beat its own starting point
+            # Training must beat its own starting point.
+            judged, copied = _judged(self.engine, self.validation, state)
+            state.best, state.best_loss = copied, judged
 
     def meta_step(self) -> None:
         state, settings = self.state, self.settings
@@ -241,27 +245,26 @@ class _Run:
         self.first = None
         seed = int(state.rng.integers(2**31))
         found = self.engine.gradient(state.parameters, supports, query, settings.order, seed, state.iteration)
-        loss = found.mean_loss()
-
-        def on_interrupt(done: bool) -> None:
-            if done:
-                state.round_losses.append(loss)
-                self.count_step()
-
-        norm = self.optimizer.step(found.vector, settings.rate(state.iteration), on_interrupt)
-        if math.isfinite(norm):
-            state.round_losses.append(loss)
-            self.in_a_row = 0
-        else:
-            state.skipped += 1
-            self.in_a_row += 1
-            if self.in_a_row >= MOST_SKIPPED_IN_A_ROW:
-                raise DivergenceError(_diverged(f"{self.in_a_row} meta-steps in a row (at step {state.iteration})"))
+        self.pending = found.mean_loss(), self.optimizer.steps
+        norm = self.optimizer.step(found.vector, settings.rate(state.iteration))
         self.count_step()
+        if math.isfinite(norm):
+            self.in_a_row = 0
+            return
+        self.in_a_row += 1
+        if self.in_a_row >= MOST_SKIPPED_IN_A_ROW:
+            raise DivergenceError(_diverged(f"{self.in_a_row} meta-steps in a row (at step {state.iteration - 1})"))
 
     def count_step(self) -> None:
-        self.state.iteration += 1
-        self.before_step = None
+        """Book the meta-step that was just made: in one go, with no call in between at which it could be interrupted."""
+        state = self.state
+        assert self.pending is not None
+        loss, steps = self.pending
+        done = self.optimizer.steps > steps
+        state.round_losses += [loss] * done
+        state.skipped += not done
+        state.iteration += 1
+        self.pending = self.before_step = None
 
     def round_is_due(self) -> bool:
         state, per_round = self.state, max(1, self.settings.max_iter // ROUNDS)
@@ -271,22 +274,32 @@ class _Run:
 
     def end_round(self) -> None:
         state = self.state
+        judged, copied = math.nan, None
+        if self.validation is not None:
+            judged, copied = _judged(self.engine, self.validation, state)
         row = {
             "iteration": state.iteration,
             "loss": float(np.mean(state.round_losses)) if state.round_losses else math.nan,
-            "validation_loss": math.nan if self.validation is None else _judge(self.engine, self.validation, state),
+            "validation_loss": judged,
             "skipped": state.skipped,
             "seconds": time.perf_counter() - self.began,
         }
-        state.history.append(row)
-        state.round_losses = []
         logger.debug("meta-step %d of %d: %s", state.iteration, self.settings.max_iter, row)
+        # In one go again.
+        state.history += [row]
+        state.round_losses = []
+        if copied is not None:
+            state.best, state.best_loss, state.rounds_since_best = copied, judged, 0
+        elif self.validation is not None:
+            state.rounds_since_best += 1
 
     def is_tired(self) -> bool:
         patience = self.settings.patience
         return self.validation is not None and patience is not None and self.state.rounds_since_best >= patience
 
     def save(self) -> None:
+        if self.pending is not None and self.optimizer.steps > self.pending[1]:
+            self.count_step()
         if self.before_step is not None:
             self.state.rng.bit_generator.state = self.before_step  # the unfinished meta-step is drawn again
         self.state.optimizer = copy.deepcopy(self.optimizer.state_dict())
@@ -299,11 +312,8 @@ def _diverged(when: str) -> str:
     )
 
 
-def _judge(engine: Engine, validation: Validation, state: TrainingState) -> float:
+def _judged(engine: Engine, validation: Validation, state: TrainingState) -> tuple[float, dict[str, Tensor] | None]:
+    """Return the validation loss, and a copy of the parameters if it is the best so far."""
     loss = validation.loss(engine, state.parameters)
-    if loss < state.best_loss or state.best is None:
-        state.best_loss, state.rounds_since_best = loss, 0
-        state.best = {k: v.clone() for k, v in state.parameters.flat().items()}
-    else:
-        state.rounds_since_best += 1
-    return loss
+    better = loss < state.best_loss or state.best is None
+    return loss, {k: v.clone() for k, v in state.parameters.flat().items()} if better else None

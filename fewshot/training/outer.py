@@ -8,8 +8,8 @@ user's own gets the tensors one by one. The formulas are those of :class:`torch.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,6 +46,8 @@ class OuterOptimizer:
     ----------
     parameters : MetaParameters
         Views of the current values.
+    steps : int
+        Steps done; it tells after a KeyboardInterrupt whether the last one was.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class OuterOptimizer:
         self._rates[self._n_weights :] = rates[1]
         # Values and both moments in one tensor, so that a step is one assignment: it is interrupted before or after.
         self._state = torch.stack([values, torch.zeros_like(values), torch.zeros_like(values)])
-        self._steps = 0
+        self.steps = 0
         parts = self._state[0].split([t.numel() for t in flat.values()])
         views = {name: part.view(t.shape) for (name, t), part in zip(flat.items(), parts, strict=True)}
         self.parameters = MetaParameters.from_flat(views)
@@ -75,13 +77,18 @@ class OuterOptimizer:
         if self._name is None:
             leaves = [t.detach().requires_grad_() for t in views.values()]
             n = len(leaves) - len(parameters.sizes)
-            groups = [{"params": p, "full_rate": r} for p, r in zip((leaves[:n], leaves[n:]), rates, strict=True) if p]
+            groups = [{"params": p, "lr": r} for p, r in zip((leaves[:n], leaves[n:]), rates, strict=True) if p]
             self._theirs = optimizer(groups, lr=rates[0])
+            self._full_rates = [group["lr"] for group in self._theirs.param_groups]
+            self._leaves = leaves
         if state is not None:
             self._load(state)
 
-    def step(self, gradient: Tensor, factor: float, on_interrupt: Callable[[bool], None]) -> float:
+    def step(self, gradient: Tensor, factor: float) -> float:
         """Step along a gradient, unless it is not finite.
+
+        A KeyboardInterrupt leaves the step done or not done, see `steps`; only inside an optimiser of the user's own it may
+        leave a part of one, which counts as done.
 
         Parameters
         ----------
@@ -89,8 +96,6 @@ class OuterOptimizer:
             In the order of ``parameters.flat()``; without step sizes where these are not learned. Changed in place.
         factor : float
             Of the learning rates.
-        on_interrupt : callable
-            Told, on a KeyboardInterrupt, whether the step was done.
 
         Returns
         -------
@@ -103,17 +108,15 @@ class OuterOptimizer:
         if norm > self._bound:
             gradient.mul_(self._bound / (norm + 1e-6))
         if self._theirs is not None:
-            self._their_step(self._theirs, gradient, factor, on_interrupt)
+            self._their_step(self._theirs, gradient, factor)
             return norm
-        steps, after = self._steps, None
+        steps, after = self.steps, None
         try:
             after = self._after(gradient, factor)
             self._state[:, : len(gradient)].copy_(after)
-            self._steps = steps + 1
+            self.steps = steps + 1
         except KeyboardInterrupt:
-            done = after is not None and torch.equal(self._state[:, : len(gradient)], after)
-            self._steps = steps + done
-            on_interrupt(done)
+            self.steps = steps + (after is not None and torch.equal(self._state[:, : len(gradient)], after))
             raise
         return norm
 
@@ -130,7 +133,7 @@ class OuterOptimizer:
         beta1, beta2 = BETAS
         torch.lerp(first, gradient, 1 - beta1, out=after[1])
         torch.mul(second, beta2, out=after[2]).addcmul_(gradient, gradient, value=1 - beta2)
-        corrections = 1 - beta1 ** (self._steps + 1), 1 - beta2 ** (self._steps + 1)
+        corrections = 1 - beta1 ** (self.steps + 1), 1 - beta2 ** (self.steps + 1)
         scale = after[2].sqrt().div_(math.sqrt(corrections[1])).add_(EPSILON)
         torch.addcmul(value, rates, after[1] / scale, value=-factor / corrections[0], out=after[0])
         if self._name == "adamw":  # of the weights: decaying a logarithm would pull step sizes to 1
@@ -138,32 +141,31 @@ class OuterOptimizer:
             after[0, :m].addcmul_(rates[:m], value[:m], value=-factor * ADAMW_DECAY)
         return after
 
-    def _their_step(
-        self, theirs: torch.optim.Optimizer, gradient: Tensor, factor: float, on_interrupt: Callable[[bool], None]
-    ) -> None:
+    def _their_step(self, theirs: torch.optim.Optimizer, gradient: Tensor, factor: float) -> None:
+        for group, rate in zip(theirs.param_groups, self._full_rates, strict=True):
+            group["lr"] = rate * factor
         first = 0
-        for group in theirs.param_groups:
-            group["lr"] = group["full_rate"] * factor
-            for leaf in group["params"]:
-                if first < len(gradient):
-                    leaf.grad = gradient[first : first + leaf.numel()].view(leaf.shape)
-                    first += leaf.numel()
-        before = self._state[0].clone()
+        for leaf in self._leaves:
+            if first < len(gradient):
+                leaf.grad = gradient[first : first + leaf.numel()].view(leaf.shape)
+                first += leaf.numel()
+        steps, before = self.steps, self._state[0].clone()
         try:
             theirs.step()
+            self.steps = steps + 1
         except KeyboardInterrupt:
-            on_interrupt(not torch.equal(self._state[0], before))
+            self.steps = steps + (not torch.equal(self._state[0], before))
             raise
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the next step depends on beside the parameters; tensors are copies."""
+        """Return a copy of what the next step depends on beside the parameters."""
         if self._theirs is not None:
-            return {"theirs": self._theirs.state_dict()}
-        return {"moments": self._state[1:].clone(), "steps": self._steps}
+            return {"theirs": copy.deepcopy(self._theirs.state_dict())}
+        return {"moments": self._state[1:].clone(), "steps": self.steps}
 
     def _load(self, state: dict[str, Any]) -> None:
         if self._theirs is not None:
-            self._theirs.load_state_dict(state["theirs"])
+            self._theirs.load_state_dict(copy.deepcopy(state["theirs"]))
         else:
             self._state[1:].copy_(state["moments"])
-            self._steps = state["steps"]
+            self.steps = state["steps"]

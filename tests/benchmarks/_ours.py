@@ -74,7 +74,7 @@ def meta_step(
         support, query = episodes
         found = engine.gradient(optimizer.parameters, [support] * steps, query, "exact", taken)
         latest = found
-        optimizer.step(found.vector, 1.0, lambda _: None)
+        optimizer.step(found.vector, 1.0)
         taken += 1
         return found.mean_loss()
 
