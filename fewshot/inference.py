@@ -101,7 +101,7 @@ def _adapt_similar(engine: Engine, parameters: MetaParameters, support: Rows, st
     scale = torch.ones(n_tasks, dtype=support.weight.dtype)
     if not steps:
         moving = {k: v.clone() for k, v in expand(parameters.moving, n_tasks).items()}
-        return AdaptedTasks(moving, _statistics(engine.functional, moving, parameters.shared, support), scale)
+        return AdaptedTasks(moving, _statistics(engine, moving, parameters.shared, support), scale)
     moving, before, after = engine.adapt(parameters, support, steps, n_tasks)
     remaining = torch.nonzero(~(after <= before))[:, 0]  # the comparison is false for NaN
     for halving in range(1, HALVINGS + 1):
@@ -117,7 +117,7 @@ def _adapt_similar(engine: Engine, parameters: MetaParameters, support: Rows, st
     for name, value in moving.items():
         value[remaining] = parameters.moving[name]
     scale[remaining] = 0.0
-    return AdaptedTasks(moving, _statistics(engine.functional, moving, parameters.shared, support), scale)
+    return AdaptedTasks(moving, _statistics(engine, moving, parameters.shared, support), scale)
 
 
 def halved(sizes: Tensors, times: int) -> Tensors:
@@ -125,16 +125,19 @@ def halved(sizes: Tensors, times: int) -> Tensors:
     return {k: v - times * math.log(2) if k.startswith("log_alpha.") else v for k, v in sizes.items()}
 
 
-def _statistics(functional: FunctionalModule, moving: Tensors, shared: Tensors, support: Rows) -> Tensors:
+def _statistics(engine: Engine, moving: Tensors, shared: Tensors, support: Rows) -> Tensors:
+    functional = engine.functional
     if not functional.uses_batch_statistics:
         return {}
+
+    def one(mine: Tensors, rows: Rows) -> Tensors:
+        return functional.support_statistics(mine, shared, functional.constant, rows)
+
     with torch.no_grad(), differentiable_forward():
-        each = [
-            functional.support_statistics(
-                {k: v[t] for k, v in moving.items()}, shared, functional.constant, per_task_rows(support, t)
-            )
-            for t in range(len(support.x))
-        ]
+        if engine.is_vectorized and len(support.x) > 1:
+            found: Tensors = vmap(one)(moving, support)
+            return found
+        each = [one({k: v[t] for k, v in moving.items()}, per_task_rows(support, t)) for t in range(len(support.x))]
     return {k: torch.stack([e[k] for e in each]) for k in each[0]}
 
 

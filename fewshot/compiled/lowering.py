@@ -198,7 +198,11 @@ class Lowering:
         if target is aten.constant_pad_nd.default:
             return self._pad(node, args, shape, dtype)
         if target is aten.as_strided.default:
-            return self._as_strided(node, args)
+            return self._as_torch_had_it(node, args[0], args[1:])[1]
+        if target is aten.as_strided_scatter.default:
+            whole, part = self._as_torch_had_it(node, args[0], args[2:])
+            self.memory.write(part, args[1])
+            return whole
         if target is aten.arange.start_step:
             return self.memory.table(target(*node.args, **{**node.kwargs, "device": "cpu"}))
         if target in (aten.index.Tensor, aten._unsafe_index.Tensor):
@@ -446,16 +450,16 @@ class Lowering:
             raise UnsupportedError("an index of truth values, whose result has a shape that depends on the data")
         return views
 
-    def _as_strided(self, node: Node, args: list[Any]) -> Value:
-        """Write out the tensor as torch had it in memory, and view that."""
+    def _as_torch_had_it(self, node: Node, value: Value, place: Sequence[Any]) -> tuple[View, View]:
+        """Write out a tensor as torch had it in memory, for a view by strides; returns the whole and the view."""
         recorded = node.args[0].meta["val"]  # type: ignore[union-attr]
         held = recorded.untyped_storage().nbytes() // recorded.itemsize
         if not recorded.is_contiguous() or recorded.storage_offset() or held != recorded.numel():
             raise UnsupportedError("as_strided of a part of a tensor")
-        source, (size, stride) = self.memory.view(args[0]), args[1:3]
-        dense = self.memory.dense(source.shape, source.dtype)
-        self.memory.write(dense, source)
-        return View(dense.buffer, tuple(size), tuple(stride), (args[3] if len(args) > 3 else None) or 0)
+        dense = self.memory.dense(value.shape, value.dtype)
+        self.memory.write(dense, value)
+        size, stride, offset = [*place, None][:3]
+        return dense, View(dense.buffer, tuple(size), tuple(stride), offset or 0)
 
     def _flip(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
         source, axes = self.memory.view(args[0]), {a % len(shape) for a in args[1]}
@@ -520,7 +524,13 @@ _VIEWS: set[Any] = (
         aten.unfold.default,
     }
 )
-_SAME: set[Any] = {aten.clone.default, aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default}
+_SAME: set[Any] = {
+    aten.clone.default,
+    aten.detach.default,
+    aten.alias.default,
+    aten.lift_fresh_copy.default,
+    aten.lift_fresh.default,
+}
 # Where the number stands among the arguments, or the number itself.
 _CONSTANTS: dict[Any, int | float] = {
     aten.full_like.default: 1,

@@ -388,6 +388,13 @@ def test_modules(make):
     Setting(make, rows=(3, 4)).check()
 
 
+def assigned(h):
+    h = h.clone()
+    h[:, 0] = 0.5
+    h[:, 1:3] = h[:, 3:5] * 2
+    return h.mul_(2.0) * h.detach().clone()
+
+
 FORWARD = {
     "parts": joined(
         lambda h: torch.cat([h[:, :3], 2 * h[:, 3:].tanh()], 1),
@@ -400,6 +407,7 @@ FORWARD = {
         lambda h: h.repeat(1, 2)[:, 2:9] ** 2,
         lambda h: torch.cat([h, h[:, :0]], 1),
         lambda h: torch.stack(h.unbind(1)[1:], 1) * h[:, 0:1],
+        assigned,
     ),
     "choices": joined(
         lambda h: h.clamp(-0.5, 0.5) * h,
@@ -408,12 +416,11 @@ FORWARD = {
         lambda h: torch.minimum(h, h[:, :1]),
         lambda h: h * h.max(1, keepdim=True).values,
         lambda h: h * h.min(1).values[:, None],
-        lambda h: h * h.amax(1, keepdim=True) + h.abs().max(),
+        lambda h: h * h.amax(1, keepdim=True),
         lambda h: h.masked_fill(h < 0, 0.3) * h,
         lambda h: h * ((h > 1) | (h < 0)) * (~(h < -1)),
         lambda h: h * h.argmax(1, keepdim=True),
         lambda h: torch.nan_to_num(h) * torch.isinf(h).logical_not(),
-        lambda h: torch.where(h > 5, h / 0, h),
     ),
     "statistics": joined(
         lambda h: h - h.mean(1, keepdim=True),
@@ -429,12 +436,12 @@ FORWARD = {
     "functions": joined(
         lambda h: h.atan() + h.erf() + h.asinh(),
         lambda h: (h.abs() + 1).log2() * (h.abs() + 2).log10(),
-        lambda h: (h.abs() + 1) ** 1.5 + 2.0**h,
+        lambda h: (h.abs() + 1) ** 0.5 + 2.0 ** h.tanh(),
         lambda h: (h.abs() + 0.1) ** h.sigmoid(),
         lambda h: torch.atan2(h, h * h + 1) + (0.3 * h).tan(),
-        lambda h: h.tanh().mul(0.5).acos() + h.sinh() * h.cosh(),
-        lambda h: h.log1p().nan_to_num() + h.expm1() + h.square().rsqrt(),
-        lambda h: torch.lerp(h, h * h, 0.3) + torch.addcmul(h, h, h, value=0.3),
+        lambda h: h.tanh().mul(0.5).acos() + (h.sinh() - h.cosh()).tanh(),
+        lambda h: h.square().log1p() + h.tanh().expm1() + (h.square() + 1).rsqrt(),
+        lambda h: torch.lerp(h, h * h, 0.3) + torch.addcmul(h, h, h, value=0.03),
         lambda h: torch.logaddexp(h, -h) + 1 / (h.square() + 1),
         lambda h: h * h.detach().round() + h * h.detach().ceil() * h.detach().floor() - h * h.detach().trunc(),
         lambda h: h * (h.detach() % 0.7) + h * torch.fmod(h.detach(), -0.7) + h * (-h.detach()).sign(),

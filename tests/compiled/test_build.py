@@ -1,0 +1,170 @@
+"""Building: what is found again, what is a build of its own, and every way it can fail."""
+
+import ctypes
+import gc
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fewshot.compiled import build
+from fewshot.compiled.build import Build, BuildError, cache_folder
+
+pytestmark = pytest.mark.usefixtures("compiler")
+
+FOREVER = float("inf")
+
+
+def source(number):
+    return f'extern "C" int answer() {{ return {number}; }}\n'
+
+
+def slow():
+    """Source that keeps the compiler busy for many seconds, and so long that a test would notice having waited."""
+    steps = "\n".join(
+        f"template <int N> struct S{k} {{ static constexpr long v = S{k}<N - 1>::v + 1; }};" for k in (0,)
+    )
+    many = "\n".join(f"long f{k}(long x) {{ return x * {k} + S0<{800 - k % 50}>::v; }}" for k in range(20_000))
+    return f"{steps}\ntemplate <> struct S0<0> {{ static constexpr long v = 0; }};\n{many}\n"
+
+
+def answer(path):
+    return ctypes.CDLL(str(path)).answer()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty cache folder, which does not exist yet."""
+    monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "cache" / "programs"))
+    return tmp_path / "cache" / "programs"
+
+
+def message(error):
+    text = str(error.value)
+    assert "\n" not in text and text
+    return text
+
+
+def test_a_library_is_made_once(folder):
+    first = Build(source(42))
+    path = first.wait(FOREVER)
+    assert not first.was_cached and path.parent == folder and answer(path) == 42
+    made = path.stat().st_mtime_ns
+    again = Build(source(42))
+    assert again.was_cached and again.wait(0.0) == path == first.wait(0.0)
+    assert path.stat().st_mtime_ns == made
+    assert [p.name for p in folder.iterdir()] == [path.name], "something was left behind"
+    assert folder.stat().st_mode & 0o077 == 0 or os.name == "nt", "others could plant libraries there"
+
+
+def test_other_source_and_other_options_are_other_libraries(folder, monkeypatch):
+    one, two = Build(source(1)), Build(source(2))
+    assert one.path != two.path
+    assert [answer(b.wait(FOREVER)) for b in (one, two)] == [1, 2]
+    monkeypatch.setattr(build, "_toolchain", lambda compiler: ("another compiler", ("-shared", "-fPIC")))
+    other = Build(source(1))
+    assert other.path != one.path and not other.was_cached
+    other.wait(FOREVER)
+    monkeypatch.setattr(build, "_machine", lambda: "another machine")
+    elsewhere = Build(source(1))
+    assert elsewhere.path not in (one.path, other.path)
+
+
+def test_the_environment_names_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "here"))
+    assert cache_folder() == tmp_path / "here" == Build(source(1)).path.parent
+    monkeypatch.delenv("FEWSHOT_CACHE")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "fewshot" / "compiled"
+
+
+@pytest.mark.parametrize("chosen", [None, "no-such-compiler"])
+def test_no_compiler(folder, monkeypatch, tmp_path, chosen):
+    if chosen is None:
+        monkeypatch.delenv("CXX", raising=False)
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        monkeypatch.setenv("CXX", chosen)
+    with pytest.raises(BuildError, match="no C.. compiler found .*CXX") as error:
+        Build(source(1))
+    message(error)
+    assert not folder.exists()
+
+
+def test_a_compiler_that_takes_no_options(folder, monkeypatch, tmp_path):
+    refuses = tmp_path / "refuses"
+    refuses.write_text("#!/bin/sh\nexit 1\n")
+    refuses.chmod(0o755)
+    monkeypatch.setenv("CXX", str(refuses))
+    with pytest.raises(BuildError, match="does not take the options") as error:
+        Build(source(1))
+    message(error)
+
+
+def test_source_that_is_wrong(folder):
+    failing = Build("int f() { return undeclared; }")
+    with pytest.raises(BuildError, match="^the C.. compiler failed: .*undeclared") as error:
+        failing.wait(FOREVER)
+    message(error)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_compiler_that_dies(folder, monkeypatch, tmp_path, compiler):
+    dies = tmp_path / "dies"
+    dies.write_text('#!/bin/sh\ncase "$*" in *syntax-only*|*version*) exit 0;; esac\nexit 3\n')
+    dies.chmod(0o755)
+    monkeypatch.setenv("CXX", str(dies))
+    with pytest.raises(BuildError, match="exit status 3") as error:
+        Build(source(1)).wait(FOREVER)
+    message(error)
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(BuildError, match="cannot be written to .*FEWSHOT_CACHE names another") as error:
+        Build(source(1))
+    assert str(tmp_path / "file") in message(error)
+
+
+def test_two_builds_of_one_source_at_the_same_time(folder):
+    builds = [Build(source(7)) for _ in range(3)]
+    assert not any(b.was_cached for b in builds)
+    paths = {b.wait(FOREVER) for b in builds}
+    assert len(paths) == 1 and answer(paths.pop()) == 7
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_waiting_is_as_long_as_it_was_asked_for(folder):
+    building = Build(slow())
+    began = time.perf_counter()
+    assert building.wait(0.0) is None
+    assert building.wait(0.1) is None
+    assert 0.1 <= time.perf_counter() - began < 2.0
+    assert building.seconds > 0.1
+    building._finalizer()
+
+
+def test_a_build_that_is_abandoned_leaves_nothing(folder):
+    building = Build(slow())
+    process = building._process
+    assert process.poll() is None and len(list(folder.iterdir())) == 1
+    del building
+    gc.collect()
+    assert process.returncode is not None, "the compiler is still there"
+    assert list(folder.iterdir()) == []
+
+
+def test_the_end_of_the_process_ends_its_builds(folder):
+    """A script that ends while the compiler runs leaves no compiler behind that eats the machine's time."""
+    script = (
+        "import sys; from fewshot.compiled.build import Build\n"
+        "b = Build(sys.stdin.read()); print(b._process.pid, flush=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], input=slow(), capture_output=True, text=True, check=True)
+    assert list(folder.iterdir()) == []
+    assert not Path(f"/proc/{int(done.stdout)}").exists()
