@@ -20,7 +20,7 @@ from ..adaptation import Adaptation
 from ..functional import FunctionalModule
 from ..metagradient import MetaParameters
 from ..tasks import Rows
-from .cache import Pending, Request, library_for, reason_against
+from .cache import Request, library_for, reason_against
 from .library import Library
 
 __all__ = ["Switch", "seconds_of_step", "with_rows"]
@@ -28,9 +28,8 @@ __all__ = ["Switch", "seconds_of_step", "with_rows"]
 logger = logging.getLogger("fewshot")
 
 REPAYS = 5.0  # seconds of training without a program that make one worth its while
-BEGIN = 2  # meta-step at which the compiler is started: the first ones tell whether training runs at all
-UNTIL_READY = 2.5  # seconds of training, by estimate, from there to the change
-MOST_PAUSE = 1.0  # seconds to wait for the compiler then
+BEGIN = 2  # meta-step at which writing the program begins: the first ones tell whether training runs at all
+MOST_PAUSE = 1.0  # seconds to wait for the compiler once it should be ready
 OVERHEAD = 1.5e-3  # seconds of one vectorised kernel on small work: dozens of small operations
 RATE = 2e10  # floating-point operations in a second, one core, vectorised kernels
 
@@ -48,7 +47,7 @@ class _Planned:
 
     request: Request
     rows: tuple[int, int]
-    due: int  # meta-step
+    due: int | None = None  # meta-step of the change, once the size of the program is known
     library: Library | None = None
 
 
@@ -122,37 +121,32 @@ class Switch:
         if planned is None:
             if not self.at_once and iteration < BEGIN:
                 return None
-            planned = self._plan(iteration, parameters, support, query, rows)
+            planned = self._plan(parameters, support, query, rows)
         if planned.library is not None:
             return planned.library, planned.rows
-        if not self.at_once and iteration < planned.due:
-            found = library_for(planned.request, wait=0.0)  # goes on with the work, part by part
-            if isinstance(found, str):
-                self.give_up(found)
+        if planned.due is not None and iteration < planned.due:
             return None
-        found = library_for(planned.request, wait=None if self.at_once else MOST_PAUSE)
+        wait = None if self.at_once else 0.0 if planned.due is None else MOST_PAUSE
+        found = library_for(planned.request, wait=wait)
         if isinstance(found, Library):
             planned.library = found
             return found, planned.rows
-        if isinstance(found, Pending):
-            planned.due = iteration + self._later()
-            logger.info("engine: the compiler is not ready yet; looking again at meta-step %d", planned.due)
-        else:
+        if isinstance(found, str):
             self.give_up(found)
+        elif found.build_seconds is not None:
+            more = max(1, math.ceil(found.build_seconds / self.seconds))
+            if planned.due is not None:
+                logger.info("engine: the compiler is not ready yet; looking again at meta-step %d", iteration + more)
+            planned.due = iteration + more
         return None
 
-    def _plan(
-        self, iteration: int, parameters: MetaParameters, support: Rows, query: Rows, rows: tuple[int, int]
-    ) -> _Planned:
+    def _plan(self, parameters: MetaParameters, support: Rows, query: Rows, rows: tuple[int, int]) -> _Planned:
         if self._programs:  # a larger batch than the last one: leave room, so that few programs serve all sizes
             rows = tuple(-(-n * 3 // 2 // 8) * 8 for n in rows)  # type: ignore[assignment]
         support, query = with_rows(support, rows[0]), with_rows(query, rows[1])
         request = Request(self.functional, self.adaptation, parameters, support, query, self.order)
-        self._programs.append(_Planned(request, rows, iteration + self._later()))
+        self._programs.append(_Planned(request, rows))
         return self._programs[-1]
-
-    def _later(self) -> int:
-        return 0 if self.at_once else max(1, math.ceil(UNTIL_READY / self.seconds))
 
     def give_up(self, reason: str) -> None:
         """Go on without programs, and say why."""

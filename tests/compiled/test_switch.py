@@ -1,0 +1,348 @@
+"""When a training goes over to a program, which program serves a batch, and that nothing is lost where none can."""
+
+import copy
+import logging
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fewshot import MAMLRegressor
+from fewshot.adaptation import Adaptation
+from fewshot.compiled import Library, Switch, seconds_of_step, switch, with_rows
+from fewshot.engine import Engine
+from fewshot.errors import InvalidParameterError, VerificationError
+from fewshot.functional import FunctionalModule
+from fewshot.kernels import LoopKernels
+from fewshot.losses import cross_entropy, squared_error
+from fewshot.metagradient import MetaParameters, meta_gradient
+from fewshot.tasks import Rows
+
+N_IN, STEPS = 4, 2
+
+
+def branching(module, h):
+    return h if h.sum() > 0 else 2 * h
+
+
+class Net(nn.Module):
+    def __init__(self, between=None, n_out=1):
+        super().__init__()
+        self.body, self.head, self.between = nn.Linear(N_IN, 5), nn.Linear(5, n_out), between
+
+    def forward(self, x):
+        h = torch.tanh(self.body(x))
+        return self.head(h if self.between is None else self.between(self, h))
+
+
+class Training:
+    """An engine and the batches that it is given, one after another."""
+
+    def __init__(self, mode="auto", between=None, dtype=torch.float32, n_out=1, **options):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            module = Net(between, n_out).to(dtype)
+        self.adaptation, self.n_out, self.dtype = Adaptation(STEPS, 0.1), n_out, dtype
+        loss = squared_error if n_out == 1 else cross_entropy
+        self.functional = FunctionalModule(module, loss, "all", n_out)
+        self.meta = MetaParameters(self.functional.moving, {}, self.adaptation.init(self.functional.moving))
+        self.engine = Engine(self.functional, self.adaptation, mode=mode, **options)
+
+    def batch(self, rows=(4, 5), seed=0, n_tasks=3):
+        g = torch.Generator().manual_seed(seed)
+
+        def draw(n):
+            x = torch.randn(n_tasks, n, N_IN, generator=g).to(self.dtype)
+            weight = torch.ones(n_tasks, n, dtype=self.dtype)
+            if self.n_out == 1:
+                return Rows(x, torch.randn(n_tasks, n, 1, generator=g).to(self.dtype), weight)
+            known = torch.ones(n_tasks, n, self.n_out, dtype=torch.bool)
+            known[0, :, -1] = False
+            return Rows(x, torch.randint(0, self.n_out - 1, (n_tasks, n), generator=g), weight, {"classes": known})
+
+        return [draw(rows[0])] * STEPS, draw(rows[1])
+
+    def prepare(self, planned=10**9, **options):
+        self.engine.prepare(self.meta, *self.batch(**options), "exact", planned=planned)
+        return self
+
+    def step(self, iteration, **options):
+        supports, query = self.batch(**options)
+        found = self.engine.gradient(self.meta, supports, query, "exact", 0, iteration)
+        expected = meta_gradient(LoopKernels(self.functional), self.adaptation, self.meta, supports, query)
+        torch.testing.assert_close(found.loss, expected.loss, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.vector, expected.vector, rtol=1e-4, atol=1e-5)
+        return found
+
+    @property
+    def reason(self):
+        return self.engine._switch.reason
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Programs that answered, one entry for each meta-gradient."""
+    found = []
+    original = Library.meta_gradient
+
+    def noted(self, *arguments):
+        found.append(self)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Library, "meta_gradient", noted)
+    return found
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """The change comes at the fifth meta-step, and the compiler is given all the time that it takes."""
+    monkeypatch.setattr(switch, "_later", None, raising=False)
+    monkeypatch.setattr(Switch, "_later", lambda self: 0 if self.at_once else 3)
+    monkeypatch.setattr(switch, "MOST_PAUSE", 60.0)
+
+
+@pytest.fixture
+def messages(caplog):
+    """One-line messages of the engine."""
+    caplog.set_level(logging.INFO, "fewshot")
+
+    def found():
+        texts = [r.getMessage() for r in caplog.records if r.name == "fewshot"]
+        assert not any("\n" in t for t in texts)
+        return [t for t in texts if t.startswith("engine:")]
+
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ when
+
+
+def test_a_short_training_is_not_worth_a_program(messages, answers):
+    training = Training().prepare(planned=20)
+    assert training.reason == "the training is too short to repay it"
+    for k in range(8):
+        training.step(k)
+    assert not answers and not messages()
+
+
+def test_the_estimate_grows_with_the_work():
+    (support, *_), query = Training().batch()
+    less = seconds_of_step(100, support, query, 1, "first")
+    assert (
+        0 < less < seconds_of_step(100, support, query, 1, "exact") < seconds_of_step(100, support, query, 3, "exact")
+    )
+    assert less < seconds_of_step(100_000_000, support, query, 1, "first")
+
+
+def test_a_long_training_changes_at_a_meta_step_that_no_clock_decides(compiler, soon, answers, messages):
+    changes = []
+    for _ in range(2):
+        answers.clear()
+        training, first = Training().prepare(), None
+        for k in range(8):
+            training.step(k, seed=k)
+            first = k if answers and first is None else first
+        changes.append(first)
+    assert changes == [switch.BEGIN + 3] * 2
+    assert training.reason is None and len(set(answers)) == 1
+    assert sum("going over to a compiled program" in m for m in messages()) == 2
+
+
+def test_the_change_comes_after_the_compiler_can_have_finished():
+    training = Training().prepare()
+    seconds = training.engine._switch.seconds
+    assert training.engine._switch._later() * seconds >= switch.UNTIL_READY
+    assert training.engine._switch._later() * seconds < 2 * switch.UNTIL_READY + seconds
+
+
+def test_a_compiler_that_is_not_ready_is_asked_again(compiler, soon, monkeypatch, answers, messages, tmp_path):
+    monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path))
+    monkeypatch.setattr(switch, "MOST_PAUSE", 1e-6)
+    training = Training().prepare()
+    for k in range(6):
+        training.step(k)
+    assert not answers and "not ready yet; looking again at meta-step 8" in messages()[-1]
+    monkeypatch.setattr(switch, "MOST_PAUSE", 60.0)
+    training.step(7)
+    assert not answers
+    training.step(8)
+    assert answers
+
+
+@pytest.mark.parametrize("mode", ["loop", "vectorized"])
+def test_other_engines_make_no_program(mode, answers):
+    training = Training(mode).prepare()
+    for k in range(8):
+        training.step(k)
+    assert not answers and training.engine._switch is None
+
+
+# ------------------------------------------------------------------------------------------------ which
+
+
+def test_smaller_batches_use_the_program_and_larger_ones_get_one_with_room(compiler, answers):
+    training = Training("compiled").prepare()
+    programs = []
+    for rows in [(4, 5), (2, 5), (4, 1), (1, 1), (5, 5), (6, 8), (8, 8), (3, 3)]:
+        training.step(0, rows=rows)
+        programs.append(answers[-1])
+    assert len(set(programs)) == 2
+    assert programs[:4] == [programs[0]] * 4 == [programs[7]] * 4 and programs[4:7] == [programs[4]] * 3
+    assert [p.rows for p in training.engine._switch._programs] == [(4, 5), (8, 8)]
+
+
+def test_padded_rows_of_a_batch_with_masks(compiler, answers):
+    """A padded row of a mask has to let a class through, or the loss of that row is not a number."""
+    training = Training("compiled", n_out=3).prepare(rows=(6, 6))
+    assert training.step(0, rows=(3, 2)).vector.isfinite().all()
+    assert len(set(answers)) == 1
+
+
+def test_with_rows():
+    rows = Rows(
+        torch.ones(2, 3, 4, 5),
+        torch.ones(2, 3, dtype=torch.int64),
+        torch.ones(2, 3),
+        {"classes": torch.zeros(2, 3, 2, dtype=torch.bool), "flag": torch.zeros(2, 3, dtype=torch.bool)},
+    )
+    assert with_rows(rows, 3) is rows
+    wide = with_rows(rows, 5)
+    for old, new in zip((rows.x, rows.y, rows.weight), (wide.x, wide.y, wide.weight), strict=True):
+        assert new.dtype == old.dtype and new.shape == (2, 5, *old.shape[2:])
+        assert torch.equal(new[:, :3], old) and not new[:, 3:].any()
+    for name, old in rows.extra.items():
+        assert not wide.extra[name][:, :3].any() and wide.extra[name][:, 3:].all()
+        assert wide.extra[name].shape == (2, 5, *old.shape[2:])
+
+
+# ------------------------------------------------------------------------------------------------ where there is none
+
+
+def no_compiler(monkeypatch, tmp_path):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.parametrize("why", ["module", "compiler", "folder"])
+def test_training_goes_on_without_a_program_and_says_why_once(why, soon, messages, answers, monkeypatch, tmp_path):
+    between = (lambda module, h: h.sort(1).values) if why == "module" else None
+    if why == "compiler":
+        no_compiler(monkeypatch, tmp_path)
+    elif why == "folder":
+        (tmp_path / "file").write_text("in the way")
+        monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "file"))
+    training = Training(between=between).prepare()
+    for k in range(12):
+        training.step(k)
+    assert not answers
+    (only,) = messages()
+    expected = {"module": "aten.sort", "compiler": "no C++ compiler", "folder": "cannot be written to"}[why]
+    if why == "folder" and "no C++ compiler" in only:
+        pytest.skip("needs a C++ compiler, and there is none")
+    assert only.startswith("engine: going on without a compiled program (") and expected in only
+
+
+@pytest.mark.parametrize("why", ["module", "data", "compiler", "random", "float16"])
+def test_compiled_insists(why, monkeypatch, tmp_path):
+    between = {"module": lambda module, h: h.sort(1).values, "data": branching, "random": nn.functional.dropout}.get(
+        why
+    )
+    if why == "random":
+        between = lambda module, h: nn.functional.dropout(h, 0.5)  # noqa: E731
+    if why == "compiler":
+        no_compiler(monkeypatch, tmp_path)
+    training = Training("compiled", between=between, dtype=torch.float16 if why == "float16" else torch.float32)
+    reason = {
+        "module": "aten.sort",
+        "data": "cannot be recorded",
+        "compiler": "no C\\+\\+ compiler",
+        "random": "random numbers",
+        "float16": "float16",
+    }[why]
+    message = rf"^engine: 'compiled' cannot run this module \(.*{reason}.*\); use engine='auto'.$"
+    with pytest.raises(InvalidParameterError, match=message) as error:
+        training.prepare()
+    assert "\n" not in str(error.value)
+
+
+# ------------------------------------------------------------------------------------------------ wrong programs
+
+
+@pytest.fixture
+def wrong(monkeypatch):
+    """Programs whose derivative of the first parameter is off by a tenth."""
+    original = Library.meta_gradient
+
+    def perturbed(self, *arguments):
+        loss, share, vector = original(self, *arguments)
+        vector = vector.clone()
+        vector[: 5 * N_IN] *= 1.1
+        return loss, share, vector
+
+    monkeypatch.setattr(Library, "meta_gradient", perturbed)
+
+
+def test_a_program_that_computes_something_else_is_given_up(compiler, soon, wrong, messages):
+    training = Training().prepare()
+    for k in range(9):
+        training.step(k)  # the kernels' results throughout: step compares
+    (only,) = messages()
+    assert "going on without a compiled program" in only and "body.weight" in only
+    assert training.reason is not None
+
+
+def test_compiled_refuses_a_program_that_computes_something_else(compiler, wrong):
+    training = Training("compiled").prepare()
+    with pytest.raises(
+        VerificationError, match="the compiled meta-gradient of 'body.weight' differs .* by 0.1"
+    ) as error:
+        training.step(0)
+    assert "\n" not in str(error.value)
+
+
+def test_a_wrong_program_goes_unnoticed_only_where_nobody_wants_to_know(compiler, wrong):
+    training = Training("compiled", verify=False).prepare()
+    with pytest.raises(AssertionError):
+        training.step(0)
+
+
+# ------------------------------------------------------------------------------------------------ estimators
+
+
+def data(n_tasks=6, n=8):
+    g = np.random.default_rng(0)
+    x = g.normal(size=(n_tasks * n, 2))
+    return x, x[:, 0] * np.repeat(g.normal(size=n_tasks), n), np.repeat(np.arange(n_tasks), n)
+
+
+def fitted(engine="compiled", **options):
+    options = {"hidden": (5,), "meta_iterations": 6, "inner_steps": 2, "random_state": 0, **options}
+    x, y, task = data()
+    return MAMLRegressor(engine=engine, **options).fit_meta(x, y, task)
+
+
+@pytest.fixture(scope="module")
+def estimator(compiler):
+    return fitted()
+
+
+def test_same_seed_same_result(estimator):
+    again = fitted()
+    x, y, task = data()
+    a, b = (e.adapt(x, y, task).predict(x, task) for e in (estimator, again))
+    assert np.array_equal(a, b)
+
+
+def test_all_engines_learn_the_same(estimator):
+    x, y, task = data()
+    expected = fitted("loop").adapt(x, y, task).predict(x, task)
+    np.testing.assert_allclose(estimator.adapt(x, y, task).predict(x, task), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))], ids=["copy", "pickle"])
+def test_a_fitted_estimator_is_copied_without_its_programs(estimator, copied):
+    x, y, task = data()
+    other = copied(estimator)
+    assert np.array_equal(other.adapt(x, y, task).predict(x, task), estimator.adapt(x, y, task).predict(x, task))
