@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .adaptation import Adaptation, Tensors
-from .compiled import Library, Request, Switch, library_for, reason_against, seconds_of_step, with_rows
+from .compiled import Library, Request, Switch, adapting_library, room_for, seconds_of_step, with_rows
 from .errors import InvalidParameterError, VerificationError
 from .functional import FunctionalModule
 from .kernels import Kernels, LoopKernels, VectorizedKernels, per_task_rows
@@ -34,7 +34,7 @@ MODES = ("auto", "loop", "vectorized", "compiled")
 CHUNK_VALUES = (
     1_000_000  # parameters of the tasks that are computed together: about the cache, and little overhead left
 )
-ADAPTING_REPAYS = 5.0  # seconds of adapting, by estimate, from which a compiled program is made for it
+ROUNDING = 1e-4  # smaller steps, relative to the parameters, are lost in rounding too far to be compared
 AGREEMENT = 1e-2  # relative difference of single-precision derivatives that rounding can explain
 
 
@@ -75,7 +75,6 @@ class Engine:
         self.mode, self.verify, self.max_memory = mode, verify, max_memory
         self.kernels: Kernels = LoopKernels(functional)
         self._switch: Switch | None = None
-        self._checked: set[Library] = set()
 
     def prepare(
         self,
@@ -247,7 +246,7 @@ class Engine:
             due = self._switch.library(iteration, parameters, supports[0], query)
             if due is not None:
                 library, rows = due
-                if library not in self._checked and not self._agrees(library, rows, parameters, supports, query, order):
+                if not self._agrees(library, rows, parameters, supports, query, order):
                     return self._by_kernels(parameters, supports, query, order, seed)
                 return self._by_program(library, rows, parameters, supports, query)
         return self._by_kernels(parameters, supports, query, order, seed)
@@ -299,11 +298,12 @@ class Engine:
         query: Rows,
         order: Literal["exact", "first"],
     ) -> bool:
-        """Compare a program with the kernels on a batch; a program that differs is given up."""
+        """Compare a program with the kernels on a batch before its first use."""
         assert self._switch is not None
-        self._checked.add(library)
-        if self.verify is False:
-            return True
+        if library.agrees is None and self.verify is False:
+            library.agrees = True
+        if library.agrees is not None:
+            return library.agrees
         began = time.perf_counter()
         expected = self._by_kernels(parameters, supports, query, order, 0).gradient.flat()
         between = time.perf_counter()
@@ -311,13 +311,9 @@ class Engine:
         ended = time.perf_counter()
         errors, size = _differences(expected, got)
         worst = max(errors, key=lambda name: errors[name])
-        if math.isfinite(size) and not errors[worst] <= AGREEMENT:
-            self._switch.give_up(f"it gives another derivative of {worst!r}: relative difference {errors[worst]:.2g}")
-            if self.mode == "compiled":
-                raise VerificationError(
-                    f"engine: the compiled meta-gradient of {worst.partition('/')[2]!r} differs from the plain one by "
-                    f"{errors[worst]:.2g} (relative); use engine='vectorized'."
-                )
+        library.agrees = errors[worst] <= AGREEMENT or not math.isfinite(size)
+        if not library.agrees:
+            self._switch.give_up(self._disagrees(f"the meta-gradient of {worst.partition('/')[2]!r}", errors[worst]))
             return False
         logger.info(
             "engine: going over to a compiled program (%.2g ms for a meta-gradient, and %.2g ms before)",
@@ -325,6 +321,12 @@ class Engine:
             1e3 * (between - began),
         )
         return True
+
+    def _disagrees(self, what: str, error: float) -> str:
+        text = f"{what} by the compiled program differs from the plain one by {error:.2g} (relative)"
+        if self.mode == "compiled":
+            raise VerificationError(f"engine: {text}; use engine='vectorized'.")
+        return text
 
     def _chunk(self, parameters: MetaParameters, n_tasks: int) -> int | None:
         """Tasks to compute at once; None if all of them."""
@@ -352,9 +354,7 @@ class Engine:
                 losses.append(self.kernels.query_gradient(path[-1], parameters.shared, some, judged, 0)[0])
         return torch.cat(losses)
 
-    def adapt(
-        self, parameters: MetaParameters, support: Rows, steps: int, n_planned: int
-    ) -> tuple[Tensors, Tensor, Tensor]:
+    def adapt(self, parameters: MetaParameters, support: Rows, steps: int) -> tuple[Tensors, Tensor, Tensor]:
         """Adapt to each task; the network must be in evaluation mode.
 
         Parameters
@@ -365,8 +365,6 @@ class Engine:
             Support rows.
         steps : int
             Inner steps, at least one.
-        n_planned : int
-            Tasks of this many rows that will be adapted to in all: many of them repay compiling a program.
 
         Returns
         -------
@@ -375,10 +373,21 @@ class Engine:
         before, after : Tensor of shape (tasks,)
             Support losses at the initialisation and at the adapted parameters.
         """
-        library = self._adapting_library(parameters, support, steps, n_planned)
-        if library is not None:
-            moving, losses, after = library.adapt(self._groups(parameters), [support] * steps, None, steps, keep=True)
-            return moving, losses[0], after
+        n = sum(p.numel() for p in (*parameters.moving.values(), *parameters.shared.values()))
+        if self.mode in ("auto", "compiled"):
+            padded = with_rows(support, room_for(support.x.shape[1]))
+            request = Request(self.functional, self.adaptation, parameters, padded, None, "adapt")
+            seconds = seconds_of_step(n, support, support, steps, "first")
+            library = adapting_library(request, seconds, at_once=self.mode == "compiled")
+            if isinstance(library, Library) and self._adapts_alike(library, parameters, padded, steps):
+                return self._adapt_by_program(library, parameters, padded, steps)
+            if isinstance(library, str):
+                self._without_program(library)
+        return self._adapt_by_kernels(parameters, support, steps)
+
+    def _adapt_by_kernels(
+        self, parameters: MetaParameters, support: Rows, steps: int
+    ) -> tuple[Tensors, Tensor, Tensor]:
         parts = []
         chunk = self._chunk(parameters, len(support.x)) or len(support.x)
         for first in range(0, len(support.x), chunk):
@@ -391,28 +400,33 @@ class Engine:
         moving = {name: torch.cat([p[0][name] for p in parts]) for name in parameters.moving}
         return moving, torch.cat([p[1] for p in parts]), torch.cat([p[2] for p in parts])
 
-    def _adapting_library(
-        self, parameters: MetaParameters, support: Rows, steps: int, n_planned: int
-    ) -> Library | None:
-        if self.mode not in ("auto", "compiled"):
-            return None
-        n = sum(p.numel() for p in (*parameters.moving.values(), *parameters.shared.values()))
-        one = take_tasks(support, slice(0, 1))
-        seconds = (
-            seconds_of_step(n, one, one, steps, "first") - seconds_of_step(0, one, one, steps, "first")
-        ) * n_planned
-        if self.mode == "auto" and seconds < ADAPTING_REPAYS:
-            return None
-        found: Any = reason_against(parameters, random=False)
-        if found is None:
-            request = Request(self.functional, self.adaptation, parameters, support, None, "adapt")
-            found = library_for(request, wait=None)
-        if isinstance(found, Library):
-            return found
+    def _adapt_by_program(
+        self, library: Library, parameters: MetaParameters, support: Rows, steps: int
+    ) -> tuple[Tensors, Tensor, Tensor]:
+        moving, losses, after = library.adapt(self._groups(parameters), [support] * steps, None, steps, keep=True)
+        return moving, losses[0], after
+
+    def _adapts_alike(self, library: Library, parameters: MetaParameters, support: Rows, steps: int) -> bool:
+        """Compare one step of a program with the kernels' on two tasks before its first use."""
+        if library.agrees is None and self.verify is False:
+            library.agrees = True
+        if library.agrees is None:
+            some = take_tasks(support, _two_tasks(support))
+            expected = self._adapt_by_kernels(parameters, some, 1)[0]
+            got = self._adapt_by_program(library, parameters, some, 1)[0]
+            moved = {name: value - parameters.moving[name] for name, value in expected.items()}
+            errors, size = _differences(moved, {name: got[name] - parameters.moving[name] for name in moved})
+            rounding = ROUNDING * _norm(expected)
+            worst = max(errors, key=lambda name: errors[name])
+            library.agrees = errors[worst] <= AGREEMENT or size <= rounding or not math.isfinite(size)
+            if not library.agrees:
+                self._without_program(self._disagrees(f"the step of {worst!r}", errors[worst]))
+        return library.agrees
+
+    def _without_program(self, reason: str) -> None:
         if self.mode == "compiled":
-            raise InvalidParameterError(f"engine: 'compiled' cannot run this module ({found}); use engine='auto'.")
-        logger.info("engine: adapting without a compiled program (%s)", found)
-        return None
+            raise InvalidParameterError(f"engine: 'compiled' cannot run this module ({reason}); use engine='auto'.")
+        logger.info("engine: adapting without a compiled program (%s)", reason)
 
     @property
     def is_vectorized(self) -> bool:
@@ -424,9 +438,13 @@ class Engine:
         self.kernels = VectorizedKernels(self.functional) if vectorized else LoopKernels(self.functional)
 
 
+def _norm(tensors: Tensors) -> float:
+    return math.sqrt(sum(float(v.double().norm()) ** 2 for v in tensors.values()))
+
+
 def _differences(expected: Tensors, got: Tensors) -> tuple[dict[str, float], float]:
     """Relative difference of each tensor, infinite if not a number, and the norm of all expected ones together."""
-    size = math.sqrt(sum(float(v.double().norm()) ** 2 for v in expected.values()))
+    size = _norm(expected)
     errors = {
         name: float((got[name] - v).double().norm()) / max(float(v.double().norm()), 1e-3 * size, 1e-12)
         for name, v in expected.items()

@@ -102,13 +102,13 @@ def _adapt_similar(engine: Engine, parameters: MetaParameters, support: Rows, st
     if not steps:
         moving = {k: v.clone() for k, v in expand(parameters.moving, n_tasks).items()}
         return AdaptedTasks(moving, _statistics(engine, moving, parameters.shared, support), scale)
-    moving, before, after = engine.adapt(parameters, support, steps, n_tasks)
+    moving, before, after = engine.adapt(parameters, support, steps)
     remaining = torch.nonzero(~(after <= before))[:, 0]  # the comparison is false for NaN
     for halving in range(1, HALVINGS + 1):
         if not len(remaining):
             break
         sizes = MetaParameters(parameters.moving, parameters.shared, halved(parameters.sizes, halving))
-        found, _, after = engine.adapt(sizes, take_tasks(support, remaining), steps, n_tasks)
+        found, _, after = engine.adapt(sizes, take_tasks(support, remaining), steps)
         good = after <= before[remaining]
         for name, value in found.items():
             moving[name][remaining[good]] = value[good]

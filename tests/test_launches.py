@@ -86,7 +86,7 @@ def adapting_of(engine, meta, n_tasks):
 
     def adapt():
         with engine.functional.mode(training=False):
-            engine.adapt(meta, support, STEPS, n_tasks)
+            engine.adapt(meta, support, STEPS)
 
     return adapt
 

@@ -9,8 +9,19 @@ stay in the cache, no Python runs between inner steps, and memory does not grow 
 Operations that no code is generated for, random numbers, and anything but a CPU are left to the other engines.
 """
 
+from .adapting import adapting_library, room_for
 from .cache import Request, library_for, reason_against
 from .library import Library
 from .switch import Switch, seconds_of_step, with_rows
 
-__all__ = ["Library", "Request", "Switch", "library_for", "reason_against", "seconds_of_step", "with_rows"]
+__all__ = [
+    "Library",
+    "Request",
+    "Switch",
+    "adapting_library",
+    "library_for",
+    "reason_against",
+    "room_for",
+    "seconds_of_step",
+    "with_rows",
+]

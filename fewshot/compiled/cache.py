@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Literal
 

@@ -54,6 +54,11 @@ class Library:
         Shared library.
     program : Program
         What it was made from.
+
+    Attributes
+    ----------
+    agrees : bool or None
+        What came of comparing it with the kernels; None before that.
     """
 
     def __init__(self, path: Path, program: Program) -> None:
@@ -63,6 +68,7 @@ class Library:
         self._names, self._dtype = program.names, program.dtype
         self._parameters = [(g, n) for g in ("moving", "shared", "constant", "sizes") for n in program.names[g]]
         self._per_step = next((n for n in program.names["sizes"] if n.startswith("log_alpha.")), None)
+        self.agrees: bool | None = None
         self._workspaces: list[Tensor] = []  # at rest
 
     def meta_gradient(
@@ -141,16 +147,15 @@ class Library:
 
         _in_threads(run, n_tasks)
         moving = {
-            name: part.view(n_tasks, *shape) for (name, shape), part in zip(shapes.items(), out.split(sizes), strict=True)
+            name: part.view(n_tasks, *shape)
+            for (name, shape), part in zip(shapes.items(), out.split(sizes), strict=True)
         }
         if not steps:
             for name, value in moving.items():
                 value.copy_(groups["moving"][name])
         return moving, losses, loss
 
-    def _inputs(
-        self, groups: dict[str, Tensors], supports: Sequence[Rows], query: Rows | None, steps: int
-    ) -> _Inputs:
+    def _inputs(self, groups: dict[str, Tensors], supports: Sequence[Rows], query: Rows | None, steps: int) -> _Inputs:
         found = _Inputs()
         found.add([groups[group][name] for group, name in self._parameters])
         if query is not None:

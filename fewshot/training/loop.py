@@ -209,7 +209,9 @@ class _Run:
         )
         state.parameters = self.optimizer.parameters
         self.before_step: Any = None  # random state to go back to if a meta-step is interrupted
-        self.pending: tuple[float, int] | None = None  # loss of the meta-step being made, and steps of the optimiser before
+        self.pending: tuple[float, int] | None = (
+            None  # loss of the meta-step being made, and steps of the optimiser before
+        )
         self.first: tuple[list[Rows], Rows] | None = None  # episodes drawn ahead of the first meta-step
         self.began, self.in_a_row = time.perf_counter(), 0
 
