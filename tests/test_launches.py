@@ -248,7 +248,8 @@ def compiled():
         supports, query = [rows(FEW, 5)] * STEPS, rows(FEW, 6, seed=1)
         engine.prepare(meta, supports, query, "exact")
         engine.gradient(meta, supports, query, "exact", 0)
-        (library,) = engine._checked
+        (planned,) = engine._switch._programs
+        library = planned.library
         library._library = Counting(library._library)
         yield engine, meta, library._library
 

@@ -64,12 +64,17 @@ early_stopping : bool, default=True
     Keep the state with the best validation loss, and stop when it no longer improves.
 warm_start : bool, default=False
     Start from what an earlier call of `fit_meta` learned, for new tasks, or go on after an interruption.
-engine : {"auto", "loop", "vectorized"}, default="auto"
-    All tasks at once, or one after another; "auto" takes the loop only where the network cannot be vectorised.
+engine : {"auto", "loop", "vectorized", "compiled"}, default="auto"
+    What runs the network. "auto" begins with all tasks at once, or with one after another where that is impossible, and goes
+    over to a compiled C++ program where the work repays the one or two seconds that a compiler needs beside it (the
+    environment variable FEWSHOT_CACHE names the folder where programs are kept). "compiled" waits for the program at the
+    start, and raises where there can be none. Results differ by rounding.
 verify : {"auto", True, False}, default="auto"
-    Compare the vectorised meta-gradient with the plain loop's once, before training.
+    Compare the vectorised meta-gradient with the plain loop's once, before training, and a compiled program's with that
+    before its first use.
 max_memory : float, default=None
-    MiB for the parameters of the tasks in flight; smaller values take the tasks in chunks.
+    MiB for the parameters of the tasks in flight; smaller values take the tasks in smaller chunks. A compiled program has one
+    task in flight per thread.
 device : str, default="cpu"
     Where meta-training runs; adapting and predicting run on the CPU.
 dtype : {"float32", "float64"}, default="float32"
