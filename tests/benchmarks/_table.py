@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 OURS, JAX = "fewshot", "jax"
+LIBRARIES = ("higher", "torchopt", "learn2learn")
 TOLERANCE = 1e-3  # relative; rounding in single precision stays a hundred times below it
 BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
 NOTHING = "–"
@@ -97,22 +98,24 @@ def fastest(line: Line, names: Iterable[str]) -> str | None:
 
 
 def comparison(lines: Sequence[Line]) -> str:
-    """Table of our time beside the fastest PyTorch library's and JAX's; ratios are theirs divided by ours.
+    """Table of our time beside the fastest PyTorch library's, the fastest plain PyTorch's and JAX's.
 
-    A ratio is left out where either side has no time, which is so for whoever got the gradient wrong.
+    Ratios are theirs divided by ours, and left out where either side has no time, which is so for whoever got the
+    gradient wrong.
     """
     rows = []
     for line in lines:
         ours = line.cells.get(OURS, NOTHING)
-        torch_peer = fastest(line, [name for name in line.cells if name not in (OURS, JAX)])
         row = [line.label, _time(ours)]
-        for name in (torch_peer, JAX):
-            cell = NOTHING if name is None else line.cells.get(name, NOTHING)
+        for group in (LIBRARIES, [n for n in line.cells if n not in (OURS, JAX, *LIBRARIES)], [JAX]):
+            name = fastest(line, group)
+            cell = line.cells.get(name, NOTHING) if name is not None else NOTHING
             both = isinstance(ours, Cell) and isinstance(cell, Cell)
-            shown = f"{_time(cell)} ({name})" if name == torch_peer and isinstance(cell, Cell) else _time(cell)
+            shown = f"{_time(cell)} ({name})" if isinstance(cell, Cell) and name != JAX else _time(cell)
             row += [shown, f"**{_number(cell.ms / ours.ms)}**" if both else NOTHING]
         rows.append(row)
-    return markdown(["ms per meta-step", OURS, "fastest PyTorch peer", "ratio", "JAX", "ratio"], rows)
+    header = ["ms per meta-step", OURS, "fastest library on PyTorch", "ratio", "plain PyTorch", "ratio", "JAX", "ratio"]
+    return markdown(header, rows)
 
 
 def details(lines: Sequence[Line], quantity: str, title: str) -> str:

@@ -105,9 +105,7 @@ class Comparison:
         file = self.scratch / "gradient.npy"
         common = ["--problem", problem, "--steps", steps, "--gradient", file, *options]
         if name == OURS:
-            # Convolutions are not compiled, so they run on what engine="auto" chooses.
-            strict = self.args.mode == "compiled" and PROBLEMS[problem].kind == "images"
-            result = ours("step", "--mode", "auto" if strict else self.args.mode, *common)
+            result = ours("step", "--mode", self.args.mode, *common)
         else:
             assert self.python is not None
             result = run(self.python, "_peer.py", "--peer", name, *common)
@@ -139,7 +137,7 @@ def further(args: argparse.Namespace, scratch: Path) -> str:
 
     def wide(steps: int) -> float:
         options = ["--problem", "wide", "--steps", steps, "--seconds", 0.01, "--gradient", scratch / "gradient.npy"]
-        return ours("step", *engine, *options)["peak_mib"]
+        return ours("step", *estimator, *options)["peak_mib"]
 
     collected: dict[str, list[float]] = {}
     for number in range(args.rounds):
