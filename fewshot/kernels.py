@@ -13,6 +13,7 @@ that recur, records each kernel once, which removes the cost of the transforms.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from .recording import record
 from .tasks import Rows
 
 __all__ = ["Kernels", "LoopKernels", "VectorizedKernels", "per_task_rows"]
+
+logger = logging.getLogger("fewshot")
 
 
 class Kernels(Protocol):
@@ -143,6 +146,7 @@ def _grad(value: Any, at: Tensors, create_graph: bool = False) -> Tensors:
 # Traced kernels by network, so that they are neither copied nor pickled with an estimator and die with the network.
 _TRACES: weakref.WeakKeyDictionary[FunctionalModule, dict[Any, Any]] = weakref.WeakKeyDictionary()
 TRACE_AFTER = 3  # calls with the same shapes before a kernel is traced: a trace costs about as much as 50 calls
+NEVER = -(2**62)  # a count of calls that does not reach TRACE_AFTER
 MAX_TRACES = 24  # of one network; rarer shapes run through vmap as they are
 # Recorded by autograd for its own sake; traced kernels run without it.
 NO_OPERATION = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
@@ -242,8 +246,11 @@ class VectorizedKernels:
                 return kernel(*arguments)
 
 
-def _traced(kernel: Callable[..., Any], flat: Sequence[Tensor], spec: Any) -> tuple[Any, Any]:
-    """Record the operations of a kernel for these shapes; returns a callable on flat tensors, and how its results nest."""
+def _traced(kernel: Callable[..., Any], flat: Sequence[Tensor], spec: Any) -> tuple[Any, Any] | int:
+    """Record the operations of a kernel for these shapes.
+
+    Returns a callable on flat tensors and how its results nest, or NEVER.
+    """
     specs: list[Any] = []
 
     def on_flat(*tensors: Tensor) -> list[Tensor]:
@@ -254,7 +261,11 @@ def _traced(kernel: Callable[..., Any], flat: Sequence[Tensor], spec: Any) -> tu
         return out
 
     # Inputs are told apart by identity: the same tensor passed twice would become one input, hence the copies.
-    graph = record(on_flat, [a.contiguous().clone() for a in flat])
+    try:
+        graph = record(on_flat, [a.contiguous().clone() for a in flat])
+    except RuntimeError as error:
+        logger.debug("kernels: running untraced (%s)", error)
+        return NEVER
     for node in list(graph.graph.nodes):
         if node.target in NO_OPERATION:
             node.replace_all_uses_with(node.args[0])

@@ -96,12 +96,18 @@ class _Recorder(TorchDispatchMode):
                 rewritten = func.decompose(*args, **kwargs)
         if rewritten is not NotImplemented:
             return rewritten
-        if torch.Tag.data_dependent_output in func.tags:
-            raise RuntimeError(f"{func} decides by looking at numbers")
+        if torch.Tag.data_dependent_output in func.tags or _shape_depends_on_numbers(func, args):
+            raise RuntimeError(f"{func} looks at numbers")
         known = tree_map_only(Tensor, self.node_of, (args, kwargs))
         result = func(*args, **kwargs)
         self.add(self.graph.call_function(func, *known), result)
         return result
+
+
+def _shape_depends_on_numbers(func: Any, args: Any) -> bool:
+    if func is torch.ops.aten.index.Tensor:  # does so for masks, not for positions
+        return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+    return torch.Tag.dynamic_output_shape in func.tags
 
 
 def _like(tensor: Tensor) -> Tensor:

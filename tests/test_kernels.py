@@ -138,6 +138,23 @@ def test_a_trace_tells_the_same_tensor_passed_twice_apart():
         torch.testing.assert_close(got[1][k], expected[1][k], rtol=1e-11, atol=1e-13)
 
 
+def test_a_network_that_looks_at_its_parameters_runs_untraced():
+    class Looks(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * (2.0 if float(self.scale) > 0 else 1.0)
+
+    network = Looks(N_IN, 1).double()
+    network.register_buffer("scale", torch.ones((), dtype=F64))
+    functional = FunctionalModule(network, squared_error, "all", 1)
+    (support, *_), _ = batch(draw_tasks(N_IN), 1)
+    moving = expand(functional.moving, len(support.x))
+    expected = LoopKernels(functional).gradient(moving, {}, support)
+    kernels = VectorizedKernels(functional)
+    for _ in range(kernels_module.TRACE_AFTER + 3):
+        torch.testing.assert_close(kernels.gradient(moving, {}, support, 0), expected)
+    assert all(isinstance(value, int) for value in kernels_module._TRACES[functional].values())
+
+
 def test_the_number_of_traces_is_bounded(monkeypatch):
     monkeypatch.setattr(kernels_module, "MAX_TRACES", 2)
     monkeypatch.setattr(kernels_module, "TRACE_AFTER", 0)

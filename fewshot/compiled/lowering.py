@@ -445,16 +445,15 @@ class Lowering:
         return out
 
     def _index_views(self, indices: Sequence[Any]) -> list[View | None]:
-        views = [None if i is None else self.memory.view(i) for i in indices]
-        if any(v is not None and v.dtype not in (torch.int64, torch.int32) for v in views):
-            raise UnsupportedError("an index of truth values, whose result has a shape that depends on the data")
-        return views
+        return [None if i is None else self.memory.view(i) for i in indices]
 
     def _as_torch_had_it(self, node: Node, value: Value, place: Sequence[Any]) -> tuple[View, View]:
         """Write out a tensor as torch had it in memory, for a view by strides; returns the whole and the view."""
-        recorded = node.args[0].meta["val"]  # type: ignore[union-attr]
-        held = recorded.untyped_storage().nbytes() // recorded.itemsize
-        if not recorded.is_contiguous() or recorded.storage_offset() or held != recorded.numel():
+        origin: Any = node.args[0]
+        contiguous = origin.meta["val"].is_contiguous()
+        while origin.target in _RESHAPES | _ADDED_AXES | _SAME:
+            origin = origin.args[0]
+        if not contiguous or origin.op == "get_attr" or origin.target in _VIEWS:
             raise UnsupportedError("as_strided of a part of a tensor")
         dense = self.memory.dense(value.shape, value.dtype)
         self.memory.write(dense, value)

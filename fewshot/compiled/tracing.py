@@ -27,10 +27,20 @@ from ..adaptation import Adaptation, StepSizes, Tensors, effective_rows
 from ..functional import FunctionalModule, differentiable_forward
 from ..recording import record
 from ..tasks import Rows
+from .values import UnsupportedError
 
 __all__ = ["Task", "Trace", "trace_evaluate", "trace_query", "trace_step"]
 
 aten = torch.ops.aten
+_SHAPED_BY_DATA = (
+    aten.nonzero.default,
+    aten.masked_select.default,
+    aten._unique2.default,
+    aten.unique_dim.default,
+    aten.unique_consecutive.default,
+    aten.bincount.default,
+    aten.repeat_interleave.Tensor,
+)
 
 
 @dataclass(frozen=True)
@@ -210,12 +220,29 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
         aten.softshrink_backward.default: _shrink_backward,
         aten.hardshrink_backward.default: _shrink_backward,
         aten._trilinear.default: _trilinear,
+        aten.index.Tensor: _index,
+        **{operation: _refused(operation) for operation in _SHAPED_BY_DATA},
     }
     return {**core_aten_decompositions(), **get_decompositions(more), **own}
 
 
 def _var(x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Tensor:
     return _var_mean(x, dim, correction=correction, keepdim=keepdim)[0]
+
+
+def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Any:
+    if any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices):
+        return _refused("aten.index.Tensor with truth values")()
+    return NotImplemented
+
+
+def _refused(operation: Any) -> Callable[..., Any]:
+    """Refuse an operation even where nothing but the shape of its result is used: it would stay what it was at first."""
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise UnsupportedError(f"{operation}, whose result has a shape that depends on the data")
+
+    return refuse
 
 
 def _trilinear(

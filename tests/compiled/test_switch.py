@@ -11,7 +11,7 @@ from torch import nn
 
 from fewshot import MAMLRegressor
 from fewshot.adaptation import Adaptation
-from fewshot.compiled import Library, Switch, seconds_of_step, switch, with_rows
+from fewshot.compiled import Library, cache, seconds_of_step, switch, with_rows
 from fewshot.engine import Engine
 from fewshot.errors import InvalidParameterError, VerificationError
 from fewshot.functional import FunctionalModule
@@ -97,9 +97,9 @@ def answers(monkeypatch):
 
 @pytest.fixture
 def soon(monkeypatch):
-    """The change comes at the fifth meta-step, and the compiler is given all the time that it takes."""
-    monkeypatch.setattr(switch, "_later", None, raising=False)
-    monkeypatch.setattr(Switch, "_later", lambda self: 0 if self.at_once else 3)
+    """The change comes one meta-step after the program is written, and the compiler is given all the time that it takes."""
+    monkeypatch.setattr(cache, "BUILD_SECONDS", 0.0)
+    monkeypatch.setattr(cache, "BUILD_RATE", float("inf"))
     monkeypatch.setattr(switch, "MOST_PAUSE", 60.0)
 
 
@@ -136,39 +136,47 @@ def test_the_estimate_grows_with_the_work():
     assert less < seconds_of_step(100_000_000, support, query, 1, "first")
 
 
-def test_a_long_training_changes_at_a_meta_step_that_no_clock_decides(compiler, soon, answers, messages):
-    changes = []
-    for _ in range(2):
-        answers.clear()
-        training, first = Training().prepare(), None
-        for k in range(8):
-            training.step(k, seed=k)
-            first = k if answers and first is None else first
-        changes.append(first)
-    assert changes == [switch.BEGIN + 3] * 2
-    assert training.reason is None and len(set(answers)) == 1
+def changed_at(training, answers, steps=25):
+    answers.clear()
+    for k in range(steps):
+        training.step(k, seed=k)
+        if answers:
+            return k
+    return None
+
+
+def test_a_long_training_changes_at_a_meta_step_that_no_clock_decides(
+    compiler, soon, answers, messages, monkeypatch, tmp_path
+):
+    """Whether the program is in the cache already is of no consequence either: the second training finds it there."""
+    monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path))
+    first, second = Training(), Training()
+    changes = [changed_at(t.prepare(), answers) for t in (first, second)]
+    assert changes[0] == changes[1] and changes[0] > switch.BEGIN
+    assert first.reason is None and len(list(tmp_path.iterdir())) == 1
     assert sum("going over to a compiled program" in m for m in messages()) == 2
+    first.step(changes[0] + 1)
+    first.step(changes[0] + 2)
+    assert len(messages()) == 2, "it was compared again"
 
 
-def test_the_change_comes_after_the_compiler_can_have_finished():
-    training = Training().prepare()
-    seconds = training.engine._switch.seconds
-    assert training.engine._switch._later() * seconds >= switch.UNTIL_READY
-    assert training.engine._switch._later() * seconds < 2 * switch.UNTIL_READY + seconds
+def test_the_change_is_put_off_by_the_time_that_the_compiler_takes(compiler, soon, answers, monkeypatch):
+    first = changed_at(Training().prepare(), answers)
+    later = Training().prepare()
+    monkeypatch.setattr(cache, "BUILD_SECONDS", 6.5 * later.engine._switch.seconds)
+    assert changed_at(later, answers) == first + 6
 
 
 def test_a_compiler_that_is_not_ready_is_asked_again(compiler, soon, monkeypatch, answers, messages, tmp_path):
     monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path))
     monkeypatch.setattr(switch, "MOST_PAUSE", 1e-6)
     training = Training().prepare()
-    for k in range(6):
-        training.step(k)
-    assert not answers and "not ready yet; looking again at meta-step 8" in messages()[-1]
+    assert changed_at(training, answers, switch.BEGIN + 6) is None
+    assert "the compiler is not ready yet; looking again at meta-step" in messages()[-1]
     monkeypatch.setattr(switch, "MOST_PAUSE", 60.0)
-    training.step(7)
-    assert not answers
-    training.step(8)
-    assert answers
+    for k in range(switch.BEGIN + 6, switch.BEGIN + 9):
+        training.step(k)
+    assert answers and training.reason is None
 
 
 @pytest.mark.parametrize("mode", ["loop", "vectorized"])
@@ -246,11 +254,11 @@ def test_training_goes_on_without_a_program_and_says_why_once(why, soon, message
 
 @pytest.mark.parametrize("why", ["module", "data", "compiler", "random", "float16"])
 def test_compiled_insists(why, monkeypatch, tmp_path):
-    between = {"module": lambda module, h: h.sort(1).values, "data": branching, "random": nn.functional.dropout}.get(
-        why
-    )
-    if why == "random":
-        between = lambda module, h: nn.functional.dropout(h, 0.5)  # noqa: E731
+    between = {
+        "module": lambda module, h: h.sort(1).values,
+        "data": branching,
+        "random": lambda module, h: nn.functional.dropout(h, 0.5, module.training),
+    }.get(why)
     if why == "compiler":
         no_compiler(monkeypatch, tmp_path)
     training = Training("compiled", between=between, dtype=torch.float16 if why == "float16" else torch.float32)
@@ -296,7 +304,7 @@ def test_a_program_that_computes_something_else_is_given_up(compiler, soon, wron
 def test_compiled_refuses_a_program_that_computes_something_else(compiler, wrong):
     training = Training("compiled").prepare()
     with pytest.raises(
-        VerificationError, match="the compiled meta-gradient of 'body.weight' differs .* by 0.1"
+        VerificationError, match="the meta-gradient of 'body.weight' by the compiled program differs .* by 0.1"
     ) as error:
         training.step(0)
     assert "\n" not in str(error.value)
@@ -318,9 +326,9 @@ def data(n_tasks=6, n=8):
 
 
 def fitted(engine="compiled", **options):
-    options = {"hidden": (5,), "meta_iterations": 6, "inner_steps": 2, "random_state": 0, **options}
+    options = {"hidden": (5,), "max_iter": 6, "engine": engine, "inner_steps": 2, "random_state": 0, **options}
     x, y, task = data()
-    return MAMLRegressor(engine=engine, **options).fit_meta(x, y, task)
+    return MAMLRegressor(**options).fit_meta(x, y, tasks=task)
 
 
 @pytest.fixture(scope="module")
@@ -331,18 +339,20 @@ def estimator(compiler):
 def test_same_seed_same_result(estimator):
     again = fitted()
     x, y, task = data()
-    a, b = (e.adapt(x, y, task).predict(x, task) for e in (estimator, again))
+    a, b = (e.adapt(x, y, tasks=task).predict(x, tasks=task) for e in (estimator, again))
     assert np.array_equal(a, b)
 
 
 def test_all_engines_learn_the_same(estimator):
     x, y, task = data()
-    expected = fitted("loop").adapt(x, y, task).predict(x, task)
-    np.testing.assert_allclose(estimator.adapt(x, y, task).predict(x, task), expected, rtol=1e-3, atol=1e-4)
+    expected = fitted("loop").adapt(x, y, tasks=task).predict(x, tasks=task)
+    np.testing.assert_allclose(estimator.adapt(x, y, tasks=task).predict(x, tasks=task), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))], ids=["copy", "pickle"])
 def test_a_fitted_estimator_is_copied_without_its_programs(estimator, copied):
     x, y, task = data()
     other = copied(estimator)
-    assert np.array_equal(other.adapt(x, y, task).predict(x, task), estimator.adapt(x, y, task).predict(x, task))
+    assert np.array_equal(
+        other.adapt(x, y, tasks=task).predict(x, tasks=task), estimator.adapt(x, y, tasks=task).predict(x, tasks=task)
+    )

@@ -1,5 +1,7 @@
 """What no program can be made for is refused in one line that names it, and never computed as something else."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,9 +21,7 @@ REFUSED = {
     "bernoulli": lambda self, h: F.dropout(h),
     "float16": lambda self, h: h + h.detach().half().to(h.dtype),
     "_linalg_solve_ex|linalg_inv_ex": lambda self, h: h @ torch.linalg.inv(self.body.weight),
-    "a constant tensor of 10001 elements": lambda self, h: (
-        h + torch.ones(10_001, dtype=h.dtype).tolist()[0] * self.long
-    ),
+    "a constant tensor of 10001 elements": lambda self, h: h * torch.arange(10_001).sum(),
     "convolution over 3 axes": lambda self, h: F.conv3d(h.view(-1, 1, 1, 2, 3), self.kernel).flatten(1),
     "bitwise_and.* of type torch.int64": lambda self, h: h * (h.detach().long() & (h.detach() * 2).long()),
     "avg_pool2d with padding": lambda self, h: F.avg_pool2d(h.view(-1, 1, 2, 3), 2, padding=1).flatten(1),
@@ -30,16 +30,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_an_operation_without_code_is_named(name):
-    def make():
-        net = Net(REFUSED[name], kernel=nn.Parameter(torch.randn(1, 1, 1, 1, 1))) if "constant" not in name else None
-        if net is None:
-            net = Net(lambda self, h: h * self.long.sum())
-            net.long = torch.arange(10_001.0, dtype=torch.float64)
-        return net
-
-    import re
-
-    assert re.search(name, Setting(make).refusal())
+    setting = Setting(lambda: Net(REFUSED[name], kernel=nn.Parameter(torch.randn(1, 1, 1, 1, 1))))
+    assert re.search(name, setting.refusal())
 
 
 def branching(self, h):
@@ -64,12 +56,31 @@ def as_numpy(self, h):
     return h * torch.from_numpy(h.detach().numpy().copy()).mean()
 
 
-@pytest.mark.parametrize("between", [branching, item, nonzero, looping])
+def selected(self, h):
+    return h * torch.masked_select(h, h > 0).shape[0]
+
+
+def equal(self, h):
+    return h if torch.equal(h, h.abs()) else 2 * h
+
+
+def positive(self, h):
+    return h * len((h > 0).nonzero())
+
+
+def unique(self, h):
+    return h * len(torch.unique(h.sign()))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [branching, item, nonzero, looping, as_numpy, selected, equal, positive, unique],
+    ids=lambda f: f.__name__,
+)
 def test_a_forward_pass_that_depends_on_the_data_is_not_recorded(between):
     """Recorded once, it would repeat for all data what it did with the first."""
-    assert (
-        Setting(lambda: Net(between)).refusal().startswith(("the module cannot be recorded (", "aten.", "an index of"))
-    )
+    reason = Setting(lambda: Net(between)).refusal()
+    assert reason.startswith("the module cannot be recorded (") or reason.endswith("depends on the data")
 
 
 def test_parameters_that_programs_are_not_made_for():
