@@ -16,7 +16,9 @@ def cell(ms):
 
 
 LINES = [
-    Line("sine", {"fewshot": cell(2.0), "loop": cell(80.0), "func": cell(15.0), "higher": cell(40.0), "jax": cell(3.0)}),
+    Line(
+        "sine", {"fewshot": cell(2.0), "loop": cell(80.0), "func": cell(15.0), "higher": cell(40.0), "jax": cell(3.0)}
+    ),
     Line("conv4", {"fewshot": cell(100.0), "loop": cell(400.0), "func": "gradient off by 0.3"}),
     Line("tab", {"fewshot": "gradient off by 0.3", "loop": cell(80.0), "jax": cell(3.0)}),
 ]

@@ -22,7 +22,7 @@ from .values import UnsupportedError
 __all__ = ["Pending", "Request", "library_for", "reason_against"]
 
 
-BUILD_SECONDS, BUILD_RATE = 0.4, 40_000.0  # of a build: the least it takes, and characters a second
+BUILD_SECONDS, BUILD_RATE = 0.2, 25_000.0  # of a build: the least it takes, and characters a second
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Pending:
     @property
     def build_seconds(self) -> float | None:
         """About how long the compiler takes, judging by the length of the source; None until that is written."""
-        return None if self._program is None else BUILD_SECONDS + len(self._program.source) / BUILD_RATE
+        return None if self._program is None else BUILD_SECONDS + self._program.length / BUILD_RATE
 
     def library(self, *, wait: float) -> Library | None:
         """Go on with the work and return the library if it is there.

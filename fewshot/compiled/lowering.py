@@ -144,7 +144,7 @@ class Lowering:
 
     def _operation(self, node: Node, target: Any, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
         if target in _SAME:
-            return args[0]  # type: ignore[no-any-return]
+            return args[0]
         if target in _CONSTANTS:
             position = _CONSTANTS[target]
             number = position if isinstance(position, float) else args[int(position)]
@@ -277,7 +277,7 @@ class Lowering:
             value = self._expression("maximum({0}, {1})", [value, low], shape, dtype)
         if high is not None:
             value = self._expression("minimum({0}, {1})", [value, high], shape, dtype)
-        return value  # type: ignore[no-any-return]
+        return value
 
     def _view_of(self, node: Node, args: list[Any]) -> Any:
         source = args[0]

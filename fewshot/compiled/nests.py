@@ -38,9 +38,9 @@ def literal(value: float | int | bool, dtype: torch.dtype) -> str:
     if dtype == torch.bool:
         return "true" if value else "false"
     if not dtype.is_floating_point:
-        number = int(value)
+        whole = int(value)
         # The least number of 64 bits cannot be written as one.
-        return f"{type_name(dtype)}({number})" if number > -(2**63) else f"({number + 1} - int64_t(1))"
+        return f"{type_name(dtype)}({whole})" if whole > -(2**63) else f"({whole + 1} - int64_t(1))"
     number = float(value)
     if number != number:
         return f"std::numeric_limits<{type_name(dtype)}>::quiet_NaN()"

@@ -32,13 +32,16 @@ class Program:
         A translation unit.
     names : dict of str to list of str
         Names of the tensors of each group, in order.
-    pulls_shared : bool
-        Whether pulling back adds to the derivative in shared parameters.
+    dtype : torch.dtype
+        Type of the parameters.
+    length : int
+        Characters that were written for this network; the rest is the same for all.
     """
 
     source: str
     names: dict[str, list[str]]
     dtype: torch.dtype
+    length: int
 
 
 def meta_gradient_program(
@@ -208,4 +211,4 @@ def _program(
     ]
     here = resources.files(__package__)
     runtime, driver = (here.joinpath(name).read_text() for name in ("runtime.hpp", "driver.hpp"))
-    return Program("\n".join([runtime, *header, "", functions, "", driver]), names, dtype)
+    return Program("\n".join([runtime, *header, "", functions, "", driver]), names, dtype, len(functions))

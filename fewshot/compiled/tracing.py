@@ -27,20 +27,10 @@ from ..adaptation import Adaptation, StepSizes, Tensors, effective_rows
 from ..functional import FunctionalModule, differentiable_forward
 from ..recording import record
 from ..tasks import Rows
-from .values import UnsupportedError
 
 __all__ = ["Task", "Trace", "trace_evaluate", "trace_query", "trace_step"]
 
 aten = torch.ops.aten
-_SHAPED_BY_DATA = (
-    aten.nonzero.default,
-    aten.masked_select.default,
-    aten._unique2.default,
-    aten.unique_dim.default,
-    aten.unique_consecutive.default,
-    aten.bincount.default,
-    aten.repeat_interleave.Tensor,
-)
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ class Trace:
 
     def results(self, groups: Sequence[str]) -> list[Node]:
         """Return the nodes of some groups of outputs."""
-        found = list(self.graph.output_node().args[0])  # type: ignore[arg-type, call-overload]
+        found = list(self.graph.output_node().args[0])  # type: ignore[arg-type]
         names = [(group, name) for group, members in self.outputs.items() for name in members]
         return [node for node, (group, _) in zip(found, names, strict=True) if group in groups]
 
@@ -151,7 +141,8 @@ def trace_evaluate(functional: FunctionalModule, task: Task, query: Rows | None)
         arguments: list[Any] = [groups["moving"], groups["shared"], groups["constant"], _rows(groups["support"])]
         if query is None:
             return {"loss": {"loss": functional.support_loss(*arguments)}}
-        return {"loss": {"loss": functional.query_loss(*arguments, _rows(groups["query"]))}}
+        arguments.append(_rows(groups["query"]))
+        return {"loss": {"loss": functional.query_loss(*arguments)}}
 
     return _record(kernel, _groups(task) | ({} if query is None else {"query": columns(query)}))
 
@@ -220,29 +211,12 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
         aten.softshrink_backward.default: _shrink_backward,
         aten.hardshrink_backward.default: _shrink_backward,
         aten._trilinear.default: _trilinear,
-        aten.index.Tensor: _index,
-        **{operation: _refused(operation) for operation in _SHAPED_BY_DATA},
     }
     return {**core_aten_decompositions(), **get_decompositions(more), **own}
 
 
 def _var(x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Tensor:
     return _var_mean(x, dim, correction=correction, keepdim=keepdim)[0]
-
-
-def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Any:
-    if any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices):
-        return _refused("aten.index.Tensor with truth values")()
-    return NotImplemented
-
-
-def _refused(operation: Any) -> Callable[..., Any]:
-    """Refuse an operation even where nothing but the shape of its result is used: it would stay what it was at first."""
-
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise UnsupportedError(f"{operation}, whose result has a shape that depends on the data")
-
-    return refuse
 
 
 def _trilinear(
@@ -253,7 +227,7 @@ def _trilinear(
         for axis in sorted(axes):
             factor = factor.unsqueeze(axis)
         product = factor * product
-    return product.sum(over) if over else product  # type: ignore[no-any-return]
+    return product.sum(over) if over else product
 
 
 def _shrink_backward(cotangent: Tensor, x: Tensor, border: float) -> Tensor:

@@ -125,20 +125,22 @@ class OuterOptimizer:
         n = len(gradient)
         before, rates = self._state[:, :n], self._rates[:n]
         after = torch.empty_like(before)
-        value, first, second = before
+        (value, first, second), (new_value, new_first, new_second) = before.unbind(), after.unbind()
         if self._name == "sgd":
             after.copy_(before)
-            after[0].addcmul_(rates, gradient, value=-factor)
+            new_value.addcmul_(rates, gradient, value=-factor)
             return after
         beta1, beta2 = BETAS
-        torch.lerp(first, gradient, 1 - beta1, out=after[1])
-        torch.mul(second, beta2, out=after[2]).addcmul_(gradient, gradient, value=1 - beta2)
-        corrections = 1 - beta1 ** (self.steps + 1), 1 - beta2 ** (self.steps + 1)
-        scale = after[2].sqrt().div_(math.sqrt(corrections[1])).add_(EPSILON)
-        torch.addcmul(value, rates, after[1] / scale, value=-factor / corrections[0], out=after[0])
+        torch.lerp(first, gradient, 1 - beta1, out=new_first)
+        torch.mul(second, beta2, out=new_second).addcmul_(gradient, gradient, value=1 - beta2)
+        # With both corrections taken out of the tensors, m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps).
+        first_correction, root = 1 - beta1 ** (self.steps + 1), math.sqrt(1 - beta2 ** (self.steps + 1))
+        ratio = new_second.sqrt().add_(EPSILON * root)
+        torch.div(new_first, ratio, out=ratio)
+        torch.addcmul(value, rates, ratio, value=-factor * root / first_correction, out=new_value)
         if self._name == "adamw":  # of the weights: decaying a logarithm would pull step sizes to 1
             m = min(n, self._n_weights)
-            after[0, :m].addcmul_(rates[:m], value[:m], value=-factor * ADAMW_DECAY)
+            new_value[:m].addcmul_(rates[:m], value[:m], value=-factor * ADAMW_DECAY)
         return after
 
     def _their_step(self, theirs: torch.optim.Optimizer, gradient: Tensor, factor: float) -> None:

@@ -37,22 +37,25 @@ def joined(*functions):
 # ------------------------------------------------------------------------------------------------ settings
 
 
-@pytest.mark.parametrize("order", ["exact", "first"])
 @pytest.mark.parametrize(
-    "settings",
+    ("order", "settings"),
     [
-        {},
-        {"half_trust": None},
-        {"learn_step_sizes": "parameter"},
-        {"learn_step_sizes": False},
-        {"inner_steps": 0},
-        {"inner_steps": 1},
-        {"adapted": "head"},
-        {"adapted": "body", "learn_step_sizes": "parameter", "half_trust": None},
+        ("exact", {}),
+        ("exact", {"half_trust": None}),
+        ("exact", {"learn_step_sizes": "parameter"}),
+        ("exact", {"learn_step_sizes": False}),
+        ("exact", {"inner_steps": 0}),
+        ("exact", {"inner_steps": 1}),
+        ("exact", {"adapted": "head"}),
+        ("exact", {"adapted": "body", "learn_step_sizes": "parameter", "half_trust": None}),
+        ("first", {}),
+        ("first", {"inner_steps": 0}),
+        ("first", {"learn_step_sizes": False}),
+        ("first", {"adapted": "body", "learn_step_sizes": "parameter"}),
     ],
-    ids=lambda s: "-".join(map(str, s.values())) or "as usual",
+    ids=lambda v: v if isinstance(v, str) else "-".join(map(str, v.values())) or "as usual",
 )
-def test_every_setting_of_the_inner_loop(settings, order):
+def test_every_setting_of_the_inner_loop(order, settings):
     adaptation = Adaptation(**{"inner_steps": 3, "inner_lr": 0.2, **settings})
     setting = Setting(plain(), adaptation, order=order, empty_query=True)
     expected = setting.check()
@@ -60,16 +63,16 @@ def test_every_setting_of_the_inner_loop(settings, order):
     assert adaptation.adapted == "all" or setting.meta.shared
 
 
-@pytest.mark.parametrize("dtype", [F64, torch.float32])
 @pytest.mark.parametrize(
-    ("row_loss", "n_out", "target"),
+    ("row_loss", "n_out", "target", "dtype"),
     [
-        (squared_error, 3, "real"),
-        (absolute_error, 2, "real"),
-        (huber, 1, "real"),
-        (poisson, 2, "count"),
-        (cross_entropy, 3, 3),
-        (binary_cross_entropy, 1, 2),
+        (squared_error, 3, "real", F64),
+        (absolute_error, 2, "real", F64),
+        (huber, 1, "real", F64),
+        (poisson, 2, "count", F64),
+        (cross_entropy, 3, 3, F64),
+        (binary_cross_entropy, 1, 2, F64),
+        (cross_entropy, 3, 3, torch.float32),
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
@@ -133,8 +136,7 @@ def test_rows_and_parameters_may_lie_in_memory_as_they_like():
     setting.check()
 
 
-@pytest.mark.parametrize("query", ["as it is", None], ids=["query", "support"])
-@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+@pytest.mark.parametrize(("steps", "query"), [(0, "as it is"), (1, None), (2, "as it is"), (3, None)])
 def test_adapting(steps, query):
     setting = Setting(plain(), Adaptation(steps, 0.2, adapted="body"))
     setting.check_adapting(query)
@@ -143,9 +145,15 @@ def test_adapting(steps, query):
 # ------------------------------------------------------------------------------------------------ widths and layers
 
 
-@pytest.mark.parametrize("dtype", [F64, torch.float32])
 @pytest.mark.parametrize(
-    ("n_in", "hidden", "rows"), [(1, (1,), (1, 1)), (3, (17, 2), (7, 9)), (33, (5, 18), (3, 17)), (7, (65,), (1, 2))]
+    ("n_in", "hidden", "rows", "dtype"),
+    [
+        (1, (1,), (1, 1), F64),
+        (3, (17, 2), (7, 9), F64),
+        (33, (5, 18), (3, 17), F64),
+        (7, (65,), (1, 2), F64),
+        (3, (33, 2), (7, 17), torch.float32),
+    ],
 )
 def test_odd_widths(n_in, hidden, rows, dtype):
     """Shapes around the widths of vector registers, where a loop has leftover elements and products have edges."""
@@ -166,8 +174,10 @@ ACTIVATIONS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [F64, torch.float32])
-@pytest.mark.parametrize("kind", ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [*((kind, F64) for kind in ACTIVATIONS), ("exponential", torch.float32), ("smooth", torch.float32)],
+)
 def test_activations(kind, dtype):
     def all_of_them(self, h):
         return torch.cat([a(h) for a in self.activations], 1)
@@ -190,10 +200,9 @@ def fused_norms(self, h):
         (lambda: Net(lambda self, h: self.norm(h.tanh()), norm=nn.GroupNorm(2, 6)), {}),
         (lambda: Net(lambda self, h: self.norm(h).tanh(), norm=nn.BatchNorm1d(6)), {}),
         (lambda: Net(fused_norms, weight=nn.Parameter(torch.rand(6))), {}),
-        (lambda: Net(lambda self, h: self.norm(h).tanh(), norm=nn.BatchNorm1d(6)), {"order": "first"}),
         (lambda: Net(lambda self, h: self.norm(h).tanh(), norm=nn.BatchNorm1d(6)), {"dtype": torch.float32}),
     ],
-    ids=["layer", "group", "batch", "fused", "batch-first", "batch-float32"],
+    ids=["layer", "group", "batch", "fused", "batch-float32"],
 )
 def test_normalisation(make, options):
     Setting(make, **options).check()
@@ -242,17 +251,11 @@ IMAGES = {
         images(
             lambda: nn.ConvTranspose2d(1, 2, 3, stride=2, padding=1, output_padding=1),
             nn.Tanh,
-            lambda: nn.ConvTranspose2d(2, 2, 2, groups=2),
-            shape=(1, 3, 4),
-        ),
-        12,
-    ),
-    "transposed-one-axis": (
-        images(
-            lambda: nn.ConvTranspose1d(2, 3, 2, stride=2, dilation=2),
+            lambda: nn.ConvTranspose2d(2, 2, 2, groups=2, bias=False),
             nn.Tanh,
-            lambda: nn.AvgPool1d(3),
-            shape=(2, 6),
+            lambda: nn.Flatten(2),
+            lambda: nn.ConvTranspose1d(2, 1, 2, stride=3, dilation=2),
+            shape=(1, 3, 4),
         ),
         12,
     ),
@@ -264,12 +267,8 @@ IMAGES = {
             lambda: nn.AvgPool2d(2),
             nn.Tanh,
             lambda: nn.MaxPool2d(2, ceil_mode=True),
-        ),
-        36,
-    ),
-    "dilated-pool": (
-        images(
-            lambda: nn.Conv2d(1, 2, 1), lambda: nn.MaxPool2d(2, dilation=2), nn.Tanh, lambda: nn.AdaptiveAvgPool2d(1)
+            lambda: nn.MaxPool2d(2, stride=1, padding=1, dilation=2),
+            lambda: nn.AdaptiveAvgPool2d(1),
         ),
         36,
     ),
@@ -302,13 +301,9 @@ def test_convolutions_and_pooling(name):
     Setting(make, n_in=n_in, rows=(3, 2)).check()
 
 
-def test_convolutions_in_single_precision():
-    make, n_in = IMAGES["padding-stride"]
-    Setting(make, n_in=n_in, rows=(3, 2), dtype=torch.float32).check()
-
-
 def test_the_built_in_network_for_images():
-    Setting(lambda: conv4(16, 2, channels=2), n_in=16, n_out=2, rows=(3, 2), adaptation=Adaptation(1, 0.1)).check()
+    options = {"n_in": 16, "n_out": 2, "rows": (3, 2), "order": "first"}
+    Setting(lambda: conv4(16, 2, channels=2), Adaptation(1, 0.1), **options).check()
 
 
 class Frozen(nn.Module):
@@ -323,9 +318,8 @@ class Frozen(nn.Module):
         return self.head(self.second(self.first(x.view(-1, 1, 3, 4)).tanh()).tanh().flatten(1))
 
 
-@pytest.mark.parametrize("adapted", ["all", "body"])
-def test_a_frozen_convolution(adapted):
-    setting = Setting(Frozen, Adaptation(2, 0.1, adapted=adapted), n_in=12)
+def test_a_frozen_convolution():
+    setting = Setting(Frozen, n_in=12)
     assert "second.weight" in setting.functional.constant
     setting.check()
 
@@ -536,10 +530,10 @@ def test_an_index_outside_gives_no_number_and_reads_nothing_that_is_not_its_own(
     assert loss[0].isnan() and loss[1:].isfinite().all()
 
 
-@pytest.mark.parametrize("dtype", [F64, torch.float32])
-def test_what_is_not_a_number_stays_so(dtype):
+def test_what_is_not_a_number_stays_so():
     """Training stops at a loss that is not finite, so a program may not hide one."""
-    for activation in (nn.ReLU(), nn.Tanh(), nn.ELU()):
+    kinds = [(nn.ReLU(), F64), (nn.Tanh(), torch.float32), (nn.ELU(), torch.float32)]
+    for activation, dtype in kinds:
         setting = Setting(lambda a=activation: nn.Sequential(nn.Linear(6, 3), a, nn.Linear(3, 1)), dtype=dtype)
         setting.query.x[1, 0, 0] = torch.nan
         loss, *_ = setting.library().meta_gradient(setting.groups, setting.supports, setting.query, 2)
@@ -547,7 +541,7 @@ def test_what_is_not_a_number_stays_so(dtype):
 
 
 def test_nothing_is_written_into_the_arguments():
-    setting = Setting(Tied)
+    setting = Setting(plain())
     tensors = [t for g in setting.groups.values() for t in g.values()]
     tensors += [t for r in (*setting.supports, setting.query) for t in (r.x, r.y, r.weight)]
     before = [t.clone() for t in tensors]
