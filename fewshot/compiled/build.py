@@ -38,6 +38,9 @@ OPTIONS = (
 TARGETS = ("-march=native", "-mcpu=native", "")  # the first that the compiler takes
 
 
+LONGEST_WAIT = 1e6  # seconds that a timeout may be
+
+
 class BuildError(Exception):
     """No library could be made; the message is one line."""
 
@@ -159,7 +162,7 @@ class Build:
         if self._process is None:
             return self.path
         try:
-            complaint = self._process.communicate(timeout=None if seconds == float("inf") else seconds)[1]
+            complaint = self._process.communicate(timeout=None if seconds > LONGEST_WAIT else seconds)[1]
         except subprocess.TimeoutExpired:
             return None
         return self._finish(complaint)

@@ -174,8 +174,9 @@ def library_for(request: Request, *, wait: float | None) -> Library | Pending | 
             found = found.library(wait=float("inf") if wait is None else wait) or found
     except (UnsupportedError, BuildError) as error:
         found = str(error)
-    except RuntimeError as error:  # a forward pass that depends on the data cannot be recorded
-        found = f"the module cannot be recorded ({str(error).strip().splitlines()[0][:200]})"
+    except Exception as error:  # whatever a user's forward pass raises while it is recorded
+        lines = str(error).strip().splitlines()
+        found = f"the module cannot be recorded ({type(error).__name__}: {lines[0][:200] if lines else ''})"
     known[key] = found
     return found
 

@@ -16,8 +16,9 @@ from torch.fx import Node
 
 from .convolutions import Convolutions
 from .memory import Memory
-from .nests import literal, reduction, type_name
-from .operators import BINARY, COMPARISONS, OF_REALS, OF_TRUTH, UNARY, simplified
+from .movement import Movement
+from .nests import element, loops, reduction, type_name
+from .operators import BINARY, COMPARISONS, OF_REALS, OF_TRUTH, UNARY, converted, simplified
 from .products import Products
 from .values import Constant, Expression, UnsupportedError, Value, View, contiguous_strides, numel
 
@@ -40,6 +41,7 @@ class Lowering:
         self.memory = Memory()
         self._products = Products(self.memory, lanes)
         self._convolutions = Convolutions(self.memory, self._products)
+        self._movement = Movement(self.memory)
         self._values: dict[Node, Any] = {}
         self._uses: dict[Node, int] = {}
 
@@ -162,14 +164,14 @@ class Lowering:
             common = self._common(args[:2])
             return self._expression(COMPARISONS[target], args[:2], shape, dtype, common)
         if target is aten.where.self:
-            cast = [args[0], *(self._cast(self._number(a, shape, dtype), dtype) for a in args[1:])]
+            cast = [args[0], *(converted(self._number(a, shape, dtype), dtype) for a in args[1:])]
             return self._expression("select({0}, {1}, {2})", cast, shape, dtype, None)
         if target in (aten.clamp.default, aten.clamp.Tensor):
             return self._clamp(args, shape, dtype)
         if target is aten._to_copy.default:
-            return self._cast(args[0], dtype)
+            return converted(args[0], dtype)
         if target is aten.copy.default:
-            source = self._cast(args[1], dtype)
+            source = converted(args[1], dtype)
             if isinstance(source, Constant) or source.shape == shape:
                 return Constant(source.value, shape, dtype) if isinstance(source, Constant) else source
             return self.memory.view(source).expand(shape)
@@ -187,16 +189,8 @@ class Lowering:
             return self._expression("({0} + {1})", [args[0], product], shape, dtype)
         if target is aten.bmm.default:
             return self._batched_matmul(node, args, shape, dtype)
-        if target is aten.gather.default:
-            return self._gather(node, args, shape, dtype)
-        if target in (aten.scatter_add.default, aten.scatter.src, aten.scatter.value):
-            return self._scatter(node, target, args, shape, dtype)
-        if target is aten.cat.default:
-            return self._cat(node, args, shape, dtype)
-        if target in _SCATTERED:
-            return self._scatter_view(node, target, args, shape, dtype)
-        if target is aten.constant_pad_nd.default:
-            return self._pad(node, args, shape, dtype)
+        if target in Movement.OPERATIONS:
+            return self._movement.write(node, target, args, shape, dtype)
         if target is aten.as_strided.default:
             return self._as_torch_had_it(node, args[0], args[1:])[1]
         if target is aten.as_strided_scatter.default:
@@ -205,16 +199,6 @@ class Lowering:
             return whole
         if target is aten.arange.start_step:
             return self.memory.table(target(*node.args, **{**node.kwargs, "device": "cpu"}))
-        if target in (aten.index.Tensor, aten._unsafe_index.Tensor):
-            return self._index(node, args, shape, dtype)
-        if target in (aten.index_put.default, aten._unsafe_index_put.default):
-            return self._index_put(node, args, shape, dtype)
-        if target is aten.flip.default:
-            return self._flip(node, args, shape, dtype)
-        if target is aten.repeat.default:
-            return self._repeat(node, args, shape, dtype)
-        if target is aten.cumsum.default:
-            return self._cumsum(node, args, shape, dtype)
         raise UnsupportedError(str(target))
 
     def _number(self, value: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Value:
@@ -229,7 +213,7 @@ class Lowering:
         for a in args:
             value = self._number(a, shape, kind or dtype)
             if kind is not None:
-                value = self._cast(value, kind)
+                value = converted(value, kind)
             if isinstance(value, Expression) and (value.shape != shape):
                 value = self.memory.view(value)
             if isinstance(value, View):
@@ -248,15 +232,6 @@ class Lowering:
         for k in kinds[1:]:
             common = torch.promote_types(common, k)
         return torch.get_default_dtype() if numbers and not common.is_floating_point else common
-
-    def _cast(self, value: Value, dtype: torch.dtype) -> Value:
-        if value.dtype == dtype:
-            return value
-        if isinstance(value, Constant):
-            return Constant(value.value, value.shape, dtype)
-        kind = "bool" if dtype == torch.bool else type_name(dtype)
-        template = "({0} != 0)" if kind == "bool" else f"{kind}({{0}})"
-        return Expression(template, (value,), value.shape, dtype)
 
     def _binary(self, node: Node, target: Any, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
         a, b = (self._number(x, shape, dtype) for x in args[:2])
@@ -301,7 +276,7 @@ class Lowering:
 
     def _reduce(self, node: Node, target: Any, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
         kind, average = _REDUCTIONS[target]
-        value = self._cast(args[0], dtype)
+        value = converted(args[0], dtype)
         whole = value.shape
         axes = args[1] if len(args) > 1 else []
         axes = [axes] if isinstance(axes, int) else axes or list(range(len(whole)))
@@ -337,12 +312,12 @@ class Lowering:
         kind, sign = type_name(source.dtype), _EXTREMES[target]
         here = View(source.buffer, source.shape, source.strides, source.offset)
         code = (
-            f"{kind} best = {_at(here, axis, '0')}; int64_t where = 0; "
-            f"for (int k = 1; k < {source.shape[axis]}; k++) {{ const {kind} v = {_at(here, axis, 'k')}; "
+            f"{kind} best = {element(here, axis, '0')}; int64_t where = 0; "
+            f"for (int k = 1; k < {source.shape[axis]}; k++) {{ const {kind} v = {element(here, axis, 'k')}; "
             f"if (best == best && (v {sign} best || v != v)) {{ best = v; where = k; }} }} "
-            f"{_at(best)} = best; {_at(where)} = where;"
+            f"{element(best)} = best; {element(where)} = where;"
         )
-        self.memory.state(_loops(kept, code), [best, where, source])
+        self.memory.state(loops(kept, code), [best, where, source])
         shape = tuple(like.shape)
         values, places = (View(v.buffer, shape, contiguous_strides(shape)) for v in (best, where))
         return [values, places] if both else places
@@ -367,86 +342,6 @@ class Lowering:
                     todo.append((user, depth + 1, turned ^ turning))
         return None
 
-    def _batched_matmul(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
-        left, right = self.memory.view(args[0]), self.memory.view(args[1])
-        out = self.memory.result(node, shape, dtype)
-        for t in range(shape[0]):
-            self.memory.write(
-                _selected(out, t), self._products.product(_selected(left, t), _selected(right, t), None, None)
-            )
-        return out
-
-    # ---- indexing
-
-    def _gather(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
-        source, axis, index = self.memory.view(args[0]), args[1], self.memory.view(args[2])
-        out = self.memory.result(node, shape, dtype)
-        code = _indexed(
-            shape,
-            axis % max(len(shape), 1),
-            index,
-            out,
-            source,
-            f"{{plain}} = {{inside}} ? {{other}} : {_missing(dtype)};",
-        )
-        self.memory.state(code, [out, index, source])
-        return out
-
-    def _scatter(self, node: Node, target: Any, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
-        axis, index = args[1] % max(len(shape), 1), self.memory.view(args[2])
-        out = self.memory.result(node, shape, dtype)
-        self.memory.write(out, self._cast(args[0], dtype))
-        if target is aten.scatter.value:
-            source = self.memory.view(Constant(args[3], index.shape, dtype))
-        else:
-            source = self.memory.view(self._cast(args[3], dtype))
-        sign = "+=" if target is aten.scatter_add.default else "="
-        code = _indexed(index.shape, axis, index, source, out, f"if ({{inside}}) {{other}} {sign} {{plain}};")
-        self.memory.state(code, [out, index, source])
-        return out
-
-    def _cat(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
-        axis = (args[1] if len(args) > 1 else 0) % len(shape)
-        out, at = self.memory.result(node, shape, dtype), 0
-        for part in args[0]:
-            if not numel(part.shape):
-                continue
-            width = part.shape[axis]
-            self.memory.write(out.like(out.meta().narrow(axis, at, width)), self._cast(part, dtype))
-            at += width
-        return out
-
-    def _scatter_view(
-        self, node: Node, target: Any, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype
-    ) -> Value:
-        out = self.memory.result(node, shape, dtype)
-        self.memory.write(out, args[0])
-        chosen = _SCATTERED[target]
-        self.memory.write(out.like(chosen(out.meta(), *args[2:], **node.kwargs)), self._cast(args[1], dtype))
-        return out
-
-    def _index(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
-        source = self.memory.view(args[0])
-        views = self._index_views(args[1])
-        out = self.memory.result(node, shape, dtype)
-        code = _chosen(source, views, out, f"{{plain}} = {{inside}} ? {{other}} : {_missing(dtype)};")
-        self.memory.state(code, [out, source, *(v for v in views if v is not None)])
-        return out
-
-    def _index_put(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
-        views = self._index_views(args[1])
-        out = self.memory.dense(shape, dtype)
-        self.memory.write(out, self._cast(args[0], dtype))
-        chosen = tuple(torch.empty(shape, device="meta")[_positions_of(views)].shape)
-        source = self.memory.view(self._cast(args[2], dtype)).expand(chosen)
-        sign = "+=" if (args[3] if len(args) > 3 else node.kwargs.get("accumulate", False)) else "="
-        code = _chosen(out, views, source, f"if ({{inside}}) {{other}} {sign} {{plain}};")
-        self.memory.state(code, [out, source, *(v for v in views if v is not None)])
-        return out
-
-    def _index_views(self, indices: Sequence[Any]) -> list[View | None]:
-        return [None if i is None else self.memory.view(i) for i in indices]
-
     def _as_torch_had_it(self, node: Node, value: Value, place: Sequence[Any]) -> tuple[View, View]:
         """Write out a tensor as torch had it in memory, for a view by strides; returns the whole and the view."""
         origin: Any = node.args[0]
@@ -460,47 +355,13 @@ class Lowering:
         size, stride, offset = [*place, None][:3]
         return dense, View(dense.buffer, tuple(size), tuple(stride), offset or 0)
 
-    def _flip(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
-        source, axes = self.memory.view(args[0]), {a % len(shape) for a in args[1]}
+    def _batched_matmul(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
+        left, right = self.memory.view(args[0]), self.memory.view(args[1])
         out = self.memory.result(node, shape, dtype)
-        end = sum((shape[a] - 1) * source.strides[a] for a in axes)
-        strides = tuple(-s if a in axes else s for a, s in enumerate(source.strides))
-        self.memory.write(out, View(source.buffer, shape, strides, source.offset + end))
-        return out
-
-    def _repeat(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
-        source, times = self.memory.view(args[0]), args[1]
-        inner = (1,) * (len(times) - len(source.shape)) + source.shape
-        out = self.memory.result(node, shape, dtype)
-        pairs = tuple(n for pair in zip(times, inner, strict=True) for n in pair)
-        spread = View(source.buffer, inner, (0,) * (len(inner) - len(source.shape)) + source.strides, source.offset)
-        strides = tuple(s for stride in spread.strides for s in (0, stride))
-        repeated = View(source.buffer, pairs, strides, source.offset)
-        self.memory.write(View(out.buffer, pairs, contiguous_strides(pairs), out.offset), repeated)
-        return out
-
-    def _cumsum(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
-        out = self.memory.result(node, shape, dtype)
-        self.memory.write(out, self._cast(args[0], dtype))
-        if shape:
-            axis = args[1] % len(shape)
-            kept = tuple(1 if a == axis else n for a, n in enumerate(shape))
-            step = f"{_at(out, axis, 'k')} += {_at(out, axis, '(k - 1)')};"
-            self.memory.state(_loops(kept, f"for (int k = 1; k < {shape[axis]}; k++) {step}"), [out])
-        return out
-
-    def _pad(self, node: Node, args: list[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Value:
-        pad = args[1]
-        out = self.memory.result(node, shape, dtype)
-        self.memory.write(out, Constant(args[2] if len(args) > 2 else 0, shape, dtype))
-        source = self.memory.view(args[0])
-        inner, kept = out.meta(), source.meta()
-        for k in range(len(pad) // 2):
-            axis = len(shape) - 1 - k
-            before, after = pad[2 * k : 2 * k + 2]
-            inner = inner.narrow(axis, max(before, 0), shape[axis] - max(before, 0) - max(after, 0))
-            kept = kept.narrow(axis, max(-before, 0), source.shape[axis] - max(-before, 0) - max(-after, 0))
-        self.memory.write(out.like(inner), source.like(kept))
+        for t in range(shape[0]):
+            self.memory.write(
+                _selected(out, t), self._products.product(_selected(left, t), _selected(right, t), None, None)
+            )
         return out
 
 
@@ -557,12 +418,6 @@ _REDUCTIONS: dict[Any, tuple[str, bool]] = {
     aten.amax.default: ("max", False),
     aten.amin.default: ("min", False),
 }
-# Copies with a part replaced, and the views that are that part.
-_SCATTERED: dict[Any, Any] = {
-    aten.slice_scatter.default: aten.slice.Tensor,
-    aten.select_scatter.default: aten.select.int,
-    aten.diagonal_scatter.default: aten.diagonal.default,
-}
 _EXTREMES: dict[Any, str] = {
     aten.max.dim: ">",
     aten.min.dim: "<",
@@ -592,57 +447,3 @@ def _is_cheap(value: Expression) -> bool:
 
 def _selected(view: View, t: int) -> View:
     return View(view.buffer, view.shape[1:], view.strides[1:], view.offset + t * view.strides[0])
-
-
-def _missing(dtype: torch.dtype) -> str:
-    """Code for what an index outside finds: torch raises there, a program must not read what is not its own."""
-    return literal(math.nan if dtype.is_floating_point else 0, dtype)
-
-
-def _at(view: View, axis: int | None = None, chosen: str = "") -> str:
-    """Code for an element inside loops over i0, i1, ..., one of which may be replaced."""
-    terms = [f"{chosen if a == axis else f'i{a}'} * {s}" for a, s in enumerate(view.strides)]
-    return f"{view.buffer.name}[{' + '.join([str(view.offset), *terms])}]"
-
-
-def _loops(shape: tuple[int, ...], code: str) -> str:
-    for a in reversed(range(len(shape))):
-        code = f"for (int i{a} = 0; i{a} < {shape[a]}; i{a}++) {{ {code} }}"
-    return f"{{ {code} }}"
-
-
-def _indexed(shape: tuple[int, ...], axis: int, index: View, plain: View, other: View, body: str) -> str:
-    """Loops over `shape` in which `other` is addressed through `index` along one axis."""
-    size = other.shape[axis] if other.shape else 1
-    code = body.format(plain=_at(plain), other=_at(other, axis, "k"), inside=f"(k >= 0 && k < {size})")
-    return _loops(shape, f"const int64_t k = {_at(index)}; {code}")
-
-
-def _positions_of(views: Sequence[View | None]) -> tuple[Any, ...]:
-    """Return indices as torch takes them, for shapes alone."""
-    return tuple(slice(None) if v is None else torch.empty(v.shape, dtype=torch.int64, device="meta") for v in views)
-
-
-def _chosen(source: View, views: Sequence[View | None], plain: View, body: str) -> str:
-    """Loops over the elements of `source` that indices choose; `plain` has one place for each."""
-    places = [a for a, v in enumerate(views) if v is not None]
-    found = torch.broadcast_shapes(*(v.shape for v in views if v is not None))
-    # The chosen axes come where the indices stand, or first if these are apart.
-    together = places == list(range(places[0], places[-1] + 1))
-    first = places[0] if together else 0
-    rest = iter([a for a in range(len(plain.shape)) if not first <= a < first + len(found)])
-    terms, lines, inside = [str(source.offset)], [], []
-    for a, stride in enumerate(source.strides):
-        view = views[a] if a < len(views) else None
-        if view is None:
-            terms.append(f"i{next(rest)} * {stride}")
-            continue
-        wide = view.expand(tuple(found))
-        at = " + ".join([str(wide.offset), *(f"i{first + j} * {s}" for j, s in enumerate(wide.strides))])
-        n = source.shape[a]
-        lines.append(f"int64_t k{a} = {view.buffer.name}[{at}]; k{a} += k{a} < 0 ? {n} : 0;")
-        inside.append(f"k{a} >= 0 && k{a} < {n}")
-        terms.append(f"k{a} * {stride}")
-    other = f"{source.buffer.name}[{' + '.join(terms)}]"
-    code = body.format(plain=_at(plain), other=other, inside=f"({' && '.join(inside)})")
-    return _loops(plain.shape, " ".join([*lines, code]))

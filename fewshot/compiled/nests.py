@@ -12,7 +12,7 @@ import torch
 
 from .values import Constant, Expression, UnsupportedError, Value, View
 
-__all__ = ["elementwise", "literal", "reduction", "type_name"]
+__all__ = ["element", "elementwise", "literal", "loops", "reduction", "type_name"]
 
 TYPES = {
     torch.float32: "float",
@@ -177,3 +177,16 @@ def outer_wrap(nest: _Nest, body: str) -> str:
     for j in reversed(range(len(nest.loops))):
         body = f"for (int i{j} = 0; i{j} < {nest.loops[j][0]}; i{j}++) {{ {body} }}"
     return "{ " + body + " }"
+
+
+def element(view: View, axis: int | None = None, chosen: str = "") -> str:
+    """Return code for an element inside loops over i0, i1, ..., one of which may be replaced."""
+    terms = [f"{chosen if a == axis else f'i{a}'} * {s}" for a, s in enumerate(view.strides)]
+    return f"{view.buffer.name}[{' + '.join([str(view.offset), *terms])}]"
+
+
+def loops(shape: tuple[int, ...], code: str) -> str:
+    """Put loops over i0, i1, ... around a statement."""
+    for a in reversed(range(len(shape))):
+        code = f"for (int i{a} = 0; i{a} < {shape[a]}; i{a}++) {{ {code} }}"
+    return f"{{ {code} }}"

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from .values import Constant, Value
+from .nests import type_name
+from .values import Constant, Expression, Value
 
-__all__ = ["BINARY", "COMPARISONS", "OF_REALS", "OF_TRUTH", "UNARY", "simplified"]
+__all__ = ["BINARY", "COMPARISONS", "OF_REALS", "OF_TRUTH", "UNARY", "converted", "simplified"]
 
 aten = torch.ops.aten
 
@@ -126,3 +127,14 @@ def simplified(target: Any, a: Value, b: Value, shape: tuple[int, ...], dtype: t
         x, y = a.value, b.value
         return Constant(x + y if name == "add" else x - y if name == "sub" else x * y, shape, dtype)
     return None
+
+
+def converted(value: Value, dtype: torch.dtype) -> Value:
+    """Convert to another type of elements."""
+    if value.dtype == dtype:
+        return value
+    if isinstance(value, Constant):
+        return Constant(value.value, value.shape, dtype)
+    kind = "bool" if dtype == torch.bool else type_name(dtype)
+    template = "({0} != 0)" if kind == "bool" else f"{kind}({{0}})"
+    return Expression(template, (value,), value.shape, dtype)

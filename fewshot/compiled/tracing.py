@@ -27,6 +27,7 @@ from ..adaptation import Adaptation, StepSizes, Tensors, effective_rows
 from ..functional import FunctionalModule, differentiable_forward
 from ..recording import record
 from ..tasks import Rows
+from .values import UnsupportedError
 
 __all__ = ["Task", "Trace", "trace_evaluate", "trace_query", "trace_step"]
 
@@ -259,5 +260,10 @@ def _record(kernel: Callable[[dict[str, Tensors]], dict[str, Tensors]], groups: 
     # Inputs are told apart by identity: the same tensor passed twice would become one input, hence the copies.
     values = [t.detach().contiguous().clone() for tensors in groups.values() for t in tensors.values()]
     with torch.no_grad(), differentiable_forward(), torch.random.fork_rng(devices=[]):
+        before = [t.clone() for t in values]
         module = record(on_flat, values, _decompositions())
+    changed = [not torch.equal(a, b) for a, b in zip(before, values, strict=True)]
+    if any(changed):
+        name = [name for names in inputs.values() for name in names][changed.index(True)]
+        raise UnsupportedError(f"the forward pass changes {name!r}")
     return Trace(module.graph, inputs, outputs, values)

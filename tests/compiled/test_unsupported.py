@@ -11,7 +11,7 @@ from fewshot.adaptation import Adaptation
 from fewshot.compiled import reason_against
 from fewshot.metagradient import MetaParameters
 
-from ._compare import Net, Setting
+from ._compare import N_IN, Net, Setting
 
 REFUSED = {
     "sort": lambda self, h: h.sort(1).values,
@@ -104,3 +104,12 @@ def test_parameters_of_several_types():
     setting.functional.moving["0.bias"] = setting.functional.moving["0.bias"].float()
     setting.meta.sizes["log_alpha.0.bias"] = setting.meta.sizes["log_alpha.0.bias"].float()
     assert setting.refusal()
+
+
+def test_a_forward_pass_that_changes_a_buffer_is_refused():
+    """Spectral normalisation counts on its own last estimate: a program, which leaves buffers alone, would go another way."""
+
+    def make():
+        return nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(N_IN, 6)), nn.Linear(6, 1))
+
+    assert "changes" in Setting(make).refusal()
