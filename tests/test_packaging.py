@@ -90,7 +90,7 @@ def test_wheel_holds_the_sources_and_nothing_else(built):
     source, _, wheel = built
     expected = {"fewshot/py.typed", "fewshot/templates/report.html"}
     for folder, name in IMPORTED_AS.items():
-        for path in (source / folder).rglob("*.py"):
+        for path in [*(source / folder).rglob("*.py"), *(source / folder).rglob("*.hpp")]:
             expected.add(f"{name.replace('.', '/')}/{path.relative_to(source / folder).as_posix()}")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == expected
