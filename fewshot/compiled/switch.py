@@ -28,8 +28,8 @@ __all__ = ["Switch", "seconds_of_step", "with_rows"]
 logger = logging.getLogger("fewshot")
 
 REPAYS = 5.0  # seconds of training without a program that make one worth its while
-BEGIN = 2  # meta-step at which writing the program begins: the first ones tell whether training runs at all
-MOST_PAUSE = 1.0  # seconds to wait for the compiler once it should be ready
+MOST_PAUSE = 1.0  # seconds to wait for the compiler once it should nearly be ready
+SOONER = 0.4  # of these, spent on purpose: a program does in them what kernels do in many times as long
 OVERHEAD = 1.5e-3  # seconds of one vectorised kernel on small work: dozens of small operations
 RATE = 2e10  # floating-point operations in a second, one core, vectorised kernels
 
@@ -119,8 +119,6 @@ class Switch:
         rows = support.x.shape[1], query.x.shape[1]
         planned = next((p for p in self._programs if _fits(rows, p.rows)), None)
         if planned is None:
-            if not self.at_once and iteration < BEGIN:
-                return None
             planned = self._plan(parameters, support, query, rows)
         if planned.library is not None:
             return planned.library, planned.rows
@@ -134,7 +132,7 @@ class Switch:
         if isinstance(found, str):
             self.give_up(found)
         elif found.build_seconds is not None:
-            more = max(1, math.ceil(found.build_seconds / self.seconds))
+            more = max(1, math.ceil((found.build_seconds - SOONER) / self.seconds))
             if planned.due is not None:
                 logger.info("engine: the compiler is not ready yet; looking again at meta-step %d", iteration + more)
             planned.due = iteration + more

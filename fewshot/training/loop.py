@@ -202,7 +202,7 @@ class _Run:
         device: torch.device | str,
     ) -> None:
         self.engine, self.sampler, self.settings, self.state = engine, sampler, settings, state
-        self.validation, self.device = validation, device
+        self.validation, self.device = validation, torch.device(device)
         rates = settings.outer_lr, settings.outer_lr * settings.step_size_lr
         self.optimizer = OuterOptimizer(
             state.parameters, settings.optimizer, rates, settings.max_grad_norm, state.optimizer, device
