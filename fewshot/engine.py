@@ -242,14 +242,23 @@ class Engine:
         iteration : int, default=0
             Meta-steps done: it decides when a compiled program takes over.
         """
-        if self._switch is not None:
+        if self._switch is not None and self._switch.reason is None:
             due = self._switch.library(iteration, parameters, supports[0], query)
             if due is not None:
                 library, rows = due
                 if not self._agrees(library, rows, parameters, supports, query, order):
                     return self._by_kernels(parameters, supports, query, order, seed)
                 return self._by_program(library, rows, parameters, supports, query)
+            if self._switch.reason is not None:
+                self.kernels = self._recorded()  # they were to be given up soon, and now stay
         return self._by_kernels(parameters, supports, query, order, seed)
+
+    def _recorded(self) -> Kernels:
+        """Return the kernels in use, such that they record their operations where shapes recur."""
+        kernels = self.kernels
+        if not isinstance(kernels, VectorizedKernels):
+            return kernels
+        return VectorizedKernels(self.functional, random=kernels.random)
 
     def _by_kernels(
         self,
@@ -347,14 +356,14 @@ class Engine:
         """Query loss of each task after adaptation, without derivatives; shape (tasks,)."""
         steps, n_tasks = self.adaptation.inner_steps, len(query.x)
         chunk = self._chunk(parameters, n_tasks) or n_tasks
-        losses = []
+        losses, kernels = [], self._recorded()  # the same episodes are judged round after round
         with self.functional.mode(training=False):
             for first in range(0, n_tasks, chunk):
                 some = take_tasks(support, slice(first, first + chunk))
                 judged = take_tasks(query, slice(first, first + chunk))
                 start = expand(parameters.moving, len(judged.x))
-                path, _ = inner_loop(self.kernels, self.adaptation, parameters, [some] * steps, 0, start)
-                losses.append(self.kernels.query_gradient(path[-1], parameters.shared, some, judged, 0)[0])
+                path, _ = inner_loop(kernels, self.adaptation, parameters, [some] * steps, 0, start)
+                losses.append(kernels.query_gradient(path[-1], parameters.shared, some, judged, 0)[0])
         return torch.cat(losses)
 
     def adapt(self, parameters: MetaParameters, support: Rows, steps: int) -> tuple[Tensors, Tensor, Tensor]:

@@ -16,7 +16,8 @@ from .library import Library
 __all__ = ["adapting_library", "room_for"]
 
 BEGIN = 0.5  # seconds of adapting, by estimate, after which the compiler is started
-REPAYS = 3.0  # the same for the change: by then the compiler has been waited for at most once
+REPAYS = 1.5  # the same for the change
+MOST_PAUSE = 1.0  # seconds that a call waits for the compiler
 
 _SPENT: weakref.WeakKeyDictionary[FunctionalModule, dict[Any, float]] = weakref.WeakKeyDictionary()
 
@@ -54,9 +55,8 @@ def adapting_library(request: Request, seconds: float, *, at_once: bool) -> Libr
     if not at_once and spent[key] < BEGIN:
         return None
     if at_once or spent[key] >= REPAYS:
-        found = library_for(request, wait=None)
-        assert not isinstance(found, Pending)
-        return found
+        found = library_for(request, wait=None if at_once else MOST_PAUSE)
+        return None if isinstance(found, Pending) else found
     found = library_for(request, wait=0.0)
     while isinstance(found, Pending) and found.build_seconds is None:
         found = library_for(request, wait=0.0)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,8 @@ from pathlib import Path
 import torch
 
 __all__ = ["Build", "BuildError", "cache_folder", "find_compiler", "lanes"]
+
+logger = logging.getLogger("fewshot")
 
 OPTIONS = (
     "-O2",
@@ -109,6 +113,8 @@ class Build:
 
     Attributes
     ----------
+    path : Path or None
+        The library, once it is made.
     was_cached : bool
         The library was there already.
     """
@@ -119,21 +125,20 @@ class Build:
             raise BuildError("no C++ compiler found (g++ or clang++; the environment variable CXX names another)")
         version, options = _toolchain(compiler)
         key = hashlib.sha256("\0".join([source, version, *options, _machine()]).encode()).hexdigest()[:32]
-        self.path = cache_folder() / f"{key}.so"
+        self._cache, self._key = cache_folder(), key
         self.began = time.perf_counter()
-        self.was_cached = self.path.exists()
+        self.path = _whole(self._cache, key)
+        self.was_cached = self.path is not None
         self._process: subprocess.Popen[str] | None = None
         if self.was_cached:
             return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._folder = tempfile.mkdtemp(prefix="build-", dir=self.path.parent)
+            self._cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._folder = tempfile.mkdtemp(prefix="build-", dir=self._cache)
+            written = Path(self._folder) / "program.cpp"
+            written.write_text(source)
         except OSError as error:
-            raise BuildError(
-                f"{self.path.parent} cannot be written to ({error.strerror}); FEWSHOT_CACHE names another folder"
-            ) from error
-        written = Path(self._folder) / "program.cpp"
-        written.write_text(source)
+            raise _unwritable(self._cache, error) from error
         self._made = Path(self._folder) / "program.so"
         command = [compiler, *options, "-o", str(self._made), str(written)]
         self._process = subprocess.Popen(
@@ -144,7 +149,7 @@ class Build:
             text=True,
             start_new_session=True,  # Ctrl-C is for training, which decides what becomes of the build
         )
-        self._finalizer = weakref.finalize(self, _abandon, self._process, self._folder)
+        self._finalizer = weakref.finalize(self, _abandon, self._process, self._folder, os.getpid())
 
     @property
     def seconds(self) -> float:
@@ -170,19 +175,57 @@ class Build:
     def _finish(self, complaint: str) -> Path:
         assert self._process is not None
         failed = self._process.returncode
-        if not failed:
-            os.replace(self._made, self.path)  # another process may have made the same: either is good
-        self._finalizer()
-        if failed:
+        try:
+            if not failed:
+                self.path = _keep(self._made, self._cache, self._key)
+        except OSError as error:
+            raise _unwritable(self._cache, error) from error
+        finally:
+            self._finalizer()
+        if self.path is None:
             lines = [line for line in complaint.splitlines() if "error" in line] or [f"exit status {failed}"]
             raise BuildError(f"the C++ compiler failed: {lines[0][:200]}")
         self._process = None
         return self.path
 
 
-def _abandon(process: subprocess.Popen[str], folder: str) -> None:
+def _unwritable(folder: Path, error: OSError) -> BuildError:
+    return BuildError(f"{folder} cannot be written to ({error.strerror}); FEWSHOT_CACHE names another folder")
+
+
+def _digest(library: Path) -> str:
+    return hashlib.sha256(library.read_bytes()).hexdigest()[:16]
+
+
+def _keep(made: Path, cache: Path, key: str) -> Path:
+    """Put a library into the cache under its own hash: one that is cut short there would end the process that loads it."""
+    with made.open("rb") as file:
+        os.fsync(file.fileno())
+    path = cache / f"{key}-{_digest(made)}.so"
+    os.replace(made, path)  # another process may have made the same: either is good
+    return path
+
+
+def _whole(cache: Path, key: str) -> Path | None:
+    """Return the library of a key, if it is there and as it was written; one that is not goes."""
+    for path in sorted(cache.glob(f"{key}-*.so")):
+        try:
+            if path.stem.rpartition("-")[2] == _digest(path):
+                return path
+            path.unlink()
+        except OSError as error:
+            logger.debug("compiled: passing over %s (%s)", path, error)
+    return None
+
+
+def _abandon(process: subprocess.Popen[str], folder: str, owner: int) -> None:
+    if os.getpid() != owner:
+        return  # a fork of the process that builds
     if process.poll() is None:
-        process.kill()
+        try:
+            os.killpg(process.pid, signal.SIGKILL)  # the compiler's own children too
+        except (AttributeError, ProcessLookupError):  # no process groups on Windows; or ended in between
+            process.kill()
         process.wait()
     if process.stderr is not None:
         process.stderr.close()

@@ -177,6 +177,9 @@ def library_for(request: Request, *, wait: float | None) -> Library | Pending | 
     except Exception as error:  # whatever a user's forward pass raises while it is recorded
         lines = str(error).strip().splitlines()
         found = f"the module cannot be recorded ({type(error).__name__}: {lines[0][:200] if lines else ''})"
+    except BaseException:  # an interruption: what was half written cannot go on
+        known.pop(key, None)
+        raise
     known[key] = found
     return found
 

@@ -8,6 +8,7 @@ input adds patches back. Channels come first in memory, so all positions of all 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -350,13 +351,15 @@ def _matrix(weight: View, memory: Memory) -> View:
         dense = memory.dense(weight.shape, weight.dtype)
         memory.write(dense, weight)
         weight = dense
-    return View(weight.buffer, (o, numel(tuple(rest))), (weight.strides[0], weight.strides[-1]), weight.offset)
+    # The stride of an axis of one element means nothing.
+    step = next((s for s, n in zip(weight.strides[:0:-1], weight.shape[:0:-1], strict=True) if n > 1), 1)
+    return View(weight.buffer, (o, numel(tuple(rest))), (weight.strides[0], step), weight.offset)
 
 
 def _merges(v: View, first: int) -> bool:
     """Whether the axes from `first` on are one run of memory."""
-    pairs = zip(range(first, len(v.shape) - 1), range(first + 1, len(v.shape)), strict=True)
-    return all(v.strides[a] == v.strides[b] * v.shape[b] for a, b in pairs)
+    axes = [a for a in range(first, len(v.shape)) if v.shape[a] > 1]
+    return all(v.strides[a] == v.strides[b] * v.shape[b] for a, b in pairwise(axes))
 
 
 def _positions(x: View, memory: Memory) -> View:

@@ -348,7 +348,7 @@ class Lowering:
         contiguous = origin.meta["val"].is_contiguous()
         while origin.target in _RESHAPES | _ADDED_AXES | _SAME:
             origin = origin.args[0]
-        if not contiguous or origin.op == "get_attr" or origin.target in _VIEWS:
+        if not contiguous or origin.op == "get_attr" or origin.target in _VIEWS | {operator.getitem}:
             raise UnsupportedError("as_strided of a part of a tensor")
         dense = self.memory.dense(value.shape, value.dtype)
         self.memory.write(dense, value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -117,8 +118,8 @@ class Memory:
             return View(buffer, shape, contiguous_strides(shape))
         for view in like:
             b = view.buffer
-            steps = [s for s, n in zip(view.strides, view.shape, strict=True) if n > 1]
-            one_to_one = len(set(steps)) == len(steps) and 0 not in steps
+            axes = sorted((s, n) for s, n in zip(view.strides, view.shape, strict=True) if n > 1)
+            one_to_one = all(b[0] >= a[0] * a[1] for a, b in pairwise(((1, 1), *axes)))  # no two elements in one place
             if (
                 view.shape == shape
                 and b.place not in ("input", "constant")

@@ -128,6 +128,14 @@ def _add(
 ) -> None:
     """Write the functions that one graph holds, each with what the earlier ones have not computed."""
     functions = _without_duplicates(trace.graph, functions)
+    dtype = trace.values[0].dtype
+    for node in trace.graph.nodes:
+        if node.op == "call_function" and getattr(node.target, "_schema", None) and node.target._schema.is_mutable:
+            raise UnsupportedError(f"{node.target}, which changes a tensor in place")
+    for _, results in functions:
+        for node in results:
+            if node.meta["val"].dtype != dtype:
+                raise UnsupportedError(f"a loss of type {node.meta['val'].dtype} from parameters of type {dtype}")
     places = {(group, name): k for k, (group, name) in enumerate((g, n) for g in GROUPS for n in names[g])}
     holders = [n for n in trace.graph.nodes if n.op == "placeholder"]
     inputs = {
@@ -185,6 +193,8 @@ def _program(
     if len(dtypes) != 1:
         raise UnsupportedError(f"parameters of several types ({', '.join(map(str, dtypes))})")
     dtype = dtypes.pop()
+    if any(rows is not None and rows.weight.dtype != dtype for rows in (task.support, query)):
+        raise UnsupportedError("row weights of another type than the parameters")
 
     def table(name: str, values: Sequence[int]) -> str:
         return f"constexpr int64_t {name}[] = {{{', '.join(map(str, [*values, 0]))}}};"

@@ -28,10 +28,11 @@ __all__ = ["Switch", "seconds_of_step", "with_rows"]
 logger = logging.getLogger("fewshot")
 
 REPAYS = 5.0  # seconds of training without a program that make one worth its while
-MOST_PAUSE = 1.0  # seconds to wait for the compiler once it should nearly be ready
-SOONER = 0.4  # of these, spent on purpose: a program does in them what kernels do in many times as long
+MOST_PAUSE = 1.2  # seconds to wait for the compiler once it should nearly be ready
+SOONER = 1.0  # of these, spent on purpose: a program does in them what kernels do in many times as long
 OVERHEAD = 1.5e-3  # seconds of one vectorised kernel on small work: dozens of small operations
-RATE = 2e10  # floating-point operations in a second, one core, vectorised kernels
+UNRECORDED = 2.0  # times as long as that takes a kernel whose operations are not recorded, as before a change
+RATE = 1e10  # floating-point operations in a second, one core, vectorised kernels
 
 
 def seconds_of_step(n_parameters: int, support: Rows, query: Rows, steps: int, order: str) -> float:
@@ -132,7 +133,7 @@ class Switch:
         if isinstance(found, str):
             self.give_up(found)
         elif found.build_seconds is not None:
-            more = max(1, math.ceil((found.build_seconds - SOONER) / self.seconds))
+            more = max(1, math.ceil((found.build_seconds - SOONER) / (UNRECORDED * self.seconds)))
             if planned.due is not None:
                 logger.info("engine: the compiler is not ready yet; looking again at meta-step %d", iteration + more)
             planned.due = iteration + more

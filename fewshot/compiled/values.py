@@ -124,11 +124,14 @@ class View:
 
 @dataclass(frozen=True)
 class Constant:
-    """One number for all elements."""
+    """One number for all elements, as its type holds it."""
 
     value: float | int | bool
     shape: tuple[int, ...]
     dtype: torch.dtype
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", torch.tensor(self.value, dtype=self.dtype).item())
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,21 +61,29 @@ def test_a_library_is_made_once(folder):
 
 
 def test_other_source_and_other_options_are_other_libraries(folder, monkeypatch):
-    one, two = Build(source(1)), Build(source(2))
-    assert one.path != two.path
-    assert [answer(b.wait(FOREVER)) for b in (one, two)] == [1, 2]
+    builds = [Build(source(1)), Build(source(2))]
+    assert [answer(b.wait(FOREVER)) for b in builds] == [1, 2]
     monkeypatch.setattr(build, "_toolchain", lambda compiler: ("another compiler", ("-shared", "-fPIC")))
-    other = Build(source(1))
-    assert other.path != one.path and not other.was_cached
-    other.wait(FOREVER)
+    builds.append(Build(source(1)))
     monkeypatch.setattr(build, "_machine", lambda: "another machine")
-    elsewhere = Build(source(1))
-    assert elsewhere.path not in (one.path, other.path)
+    builds.append(Build(source(1)))
+    assert not any(b.was_cached for b in builds)
+    assert len({b.wait(FOREVER) for b in builds}) == len(builds)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[::-1]])
+def test_a_damaged_library_is_made_again_and_never_loaded(folder, damage):
+    path = Build(source(42)).wait(FOREVER)
+    path.write_bytes(damage(path.read_bytes()))
+    again = Build(source(42))
+    assert not again.was_cached and not path.exists()
+    assert answer(again.wait(FOREVER)) == 42
+    assert len(list(folder.iterdir())) == 1
 
 
 def test_the_environment_names_the_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "here"))
-    assert cache_folder() == tmp_path / "here" == Build(source(1)).path.parent
+    assert cache_folder() == tmp_path / "here" == Build(source(1)).wait(FOREVER).parent
     monkeypatch.delenv("FEWSHOT_CACHE")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -168,3 +176,39 @@ def test_the_end_of_the_process_ends_its_builds(folder):
     done = subprocess.run([sys.executable, "-c", script], input=slow(), capture_output=True, text=True, check=True)
     assert list(folder.iterdir()) == []
     assert not Path(f"/proc/{int(done.stdout)}").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_leaves_the_build_of_its_parent_alone(folder):
+    """A worker that is forked while the compiler runs and ends before it must not take it along."""
+    script = (
+        "import os, sys; from fewshot.compiled.build import Build\n"
+        "b = Build(sys.stdin.read())\n"
+        "child = os.fork()\n"
+        "if not child: sys.exit()\n"  # unlike os._exit, this runs the finalizers
+        "os.waitpid(child, 0)\n"
+        "print(b._process.poll() is None and os.path.exists(b._folder))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], input=slow(), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
+def test_the_compilers_own_children_end_with_it(folder, monkeypatch, tmp_path):
+    """g++ is a driver: what takes the time is a process that it starts."""
+    drives = tmp_path / "drives"
+    drives.write_text(
+        '#!/bin/sh\ncase "$*" in *syntax-only*|*version*) exit 0;; esac\n'
+        f"sleep 600 & echo $! > {tmp_path}/child; wait\n"
+    )
+    drives.chmod(0o755)
+    monkeypatch.setenv("CXX", str(drives))
+    building = Build(source(1))
+    file = tmp_path / "child"
+    deadline = time.perf_counter() + 10
+    while not (file.exists() and file.read_text().endswith("\n")) and time.perf_counter() < deadline:
+        time.sleep(0.01)
+    child = Path(f"/proc/{int(file.read_text())}/stat")
+    building._finalizer()
+    while child.exists() and child.read_text().split()[2] != "Z" and time.perf_counter() < deadline:
+        time.sleep(0.01)
+    assert not child.exists() or child.read_text().split()[2] == "Z", "it runs on"

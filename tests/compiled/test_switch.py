@@ -12,6 +12,7 @@ from torch import nn
 from fewshot import MAMLRegressor
 from fewshot.adaptation import Adaptation
 from fewshot.compiled import Library, cache, seconds_of_step, switch, with_rows
+from fewshot.compiled.cache import Pending
 from fewshot.engine import Engine
 from fewshot.errors import InvalidParameterError, VerificationError
 from fewshot.functional import FunctionalModule
@@ -164,7 +165,7 @@ def test_a_long_training_changes_at_a_meta_step_that_no_clock_decides(
 def test_the_change_is_put_off_by_the_time_that_the_compiler_takes(compiler, soon, answers, monkeypatch):
     first = changed_at(Training().prepare(), answers)
     later = Training().prepare()
-    monkeypatch.setattr(cache, "BUILD_SECONDS", 6.5 * later.engine._switch.seconds)
+    monkeypatch.setattr(cache, "BUILD_SECONDS", 6.5 * switch.UNRECORDED * later.engine._switch.seconds)
     assert changed_at(later, answers) == first + 6
 
 
@@ -251,6 +252,36 @@ def test_training_goes_on_without_a_program_and_says_why_once(why, soon, message
     if why == "folder" and "no C++ compiler" in only:
         pytest.skip("needs a C++ compiler, and there is none")
     assert only.startswith("engine: going on without a compiled program (") and expected in only
+
+
+def test_kernels_that_were_to_be_given_up_and_stay_are_recorded_after_all(soon, monkeypatch, tmp_path):
+    no_compiler(monkeypatch, tmp_path)
+    training = Training().prepare()
+    assert not training.engine.kernels.trace
+    for k in range(12):
+        training.step(k)
+    assert training.reason is not None and training.engine.kernels.trace
+
+
+def test_an_interruption_while_a_program_is_written_loses_nothing(compiler, soon, answers, monkeypatch):
+    """What was half written cannot go on, so it is written anew."""
+    training = Training().prepare()
+    original, calls = Pending.library, []
+
+    def interrupted(self, **options):
+        calls.append(self)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, **options)
+
+    monkeypatch.setattr(Pending, "library", interrupted)
+    training.step(0)
+    with pytest.raises(KeyboardInterrupt):
+        training.step(1)
+    for k in range(1, 12):
+        training.step(k)
+    assert answers and training.reason is None
+    assert calls[2] is not calls[1]
 
 
 @pytest.mark.parametrize("why", ["module", "data", "compiler", "random", "float16"])
