@@ -12,6 +12,7 @@ itself. So no batching rule of torch takes part, and every intermediate result i
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import core_aten_decompositions, get_decompositions
+from torch._decomp import _core_aten_decompositions_post_autograd, get_decompositions
 from torch.func import grad_and_value, vjp
 from torch.fx import Graph, Node
 
@@ -172,8 +173,12 @@ def _one(tensors: Tensors) -> Tensors:
     return {k: v.squeeze(0) for k, v in tensors.items()}
 
 
+@functools.cache
 def _decompositions() -> dict[Any, Callable[..., Any]]:
-    """Rewrites of operations by simpler ones, so that few kinds are left to generate code for."""
+    """Rewrites of operations by simpler ones, so that few kinds are left to generate code for.
+
+    Of torch's core table only the part below autograd: the rest, which ``decompose`` does as well, takes half a second to list.
+    """
     more = [
         aten._log_softmax,
         aten._log_softmax_backward_data,
@@ -213,7 +218,7 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
         aten.hardshrink_backward.default: _shrink_backward,
         aten._trilinear.default: _trilinear,
     }
-    return {**core_aten_decompositions(), **get_decompositions(more), **own}
+    return {**_core_aten_decompositions_post_autograd(), **get_decompositions(more), **own}
 
 
 def _var(x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Tensor:
