@@ -28,8 +28,8 @@ __all__ = ["Switch", "seconds_of_step", "with_rows"]
 logger = logging.getLogger("fewshot")
 
 REPAYS = 5.0  # seconds of training without a program that make one worth its while
-MOST_PAUSE = 1.2  # seconds to wait for the compiler once it should nearly be ready
-SOONER = 1.0  # of these, spent on purpose: a program does in them what kernels do in many times as long
+MOST_PAUSE = 1.2  # seconds that a meta-step may take, waiting for the compiler included
+SOONER = 0.8  # part of the pause spent on purpose: a program does in it what kernels do in many times as long
 OVERHEAD = 1.5e-3  # seconds of one vectorised kernel on small work: dozens of small operations
 UNRECORDED = 2.0  # times as long as that takes a kernel whose operations are not recorded, as before a change
 RATE = 1e10  # floating-point operations in a second, one core, vectorised kernels
@@ -125,7 +125,7 @@ class Switch:
             return planned.library, planned.rows
         if planned.due is not None and iteration < planned.due:
             return None
-        wait = None if self.at_once else 0.0 if planned.due is None else MOST_PAUSE
+        wait = None if self.at_once else 0.0 if planned.due is None else self._pause()
         found = library_for(planned.request, wait=wait)
         if isinstance(found, Library):
             planned.library = found
@@ -133,11 +133,19 @@ class Switch:
         if isinstance(found, str):
             self.give_up(found)
         elif found.build_seconds is not None:
-            more = max(1, math.ceil((found.build_seconds - SOONER) / (UNRECORDED * self.seconds)))
+            more = max(1, self._steps_until(found.build_seconds))
             if planned.due is not None:
                 logger.info("engine: the compiler is not ready yet; looking again at meta-step %d", iteration + more)
             planned.due = iteration + more
         return None
+
+    def _pause(self) -> float:
+        """Seconds that a meta-step may wait: the longer it takes by itself, the less."""
+        return max(1e-3, MOST_PAUSE - self.seconds)
+
+    def _steps_until(self, build_seconds: float) -> int:
+        """Meta-steps to be made while the compiler works, but for what is waited for on purpose."""
+        return math.ceil((build_seconds - SOONER * self._pause()) / (UNRECORDED * self.seconds))
 
     def _plan(self, parameters: MetaParameters, support: Rows, query: Rows, rows: tuple[int, int]) -> _Planned:
         if self._programs:  # a larger batch than the last one: leave room, so that few programs serve all sizes
