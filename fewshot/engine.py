@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -34,8 +35,10 @@ MODES = ("auto", "loop", "vectorized", "compiled")
 CHUNK_VALUES = (
     1_000_000  # parameters of the tasks that are computed together: about the cache, and little overhead left
 )
-ROUNDING = 1e-4  # smaller steps, relative to the parameters, are lost in rounding too far to be compared
+STEPS_COMPARED = 2  # of adapting: the second one takes the first one's result, and sizes of its own
 AGREEMENT = 1e-2  # relative difference of single-precision derivatives that rounding can explain
+
+_SAID: weakref.WeakKeyDictionary[FunctionalModule, set[str]] = weakref.WeakKeyDictionary()
 
 
 class Engine:
@@ -125,7 +128,7 @@ class Engine:
         if self.mode == "compiled":
             assert self._switch is not None
             if self._switch.expects(parameters, supports[0], query):
-                self._switch.library(0, parameters, supports[0], query)
+                self._switch.library(0, parameters, supports, query)
             if self._switch.reason is not None:
                 raise InvalidParameterError(
                     f"engine: 'compiled' cannot run this module ({self._switch.reason}); use engine='auto'."
@@ -243,12 +246,9 @@ class Engine:
             Meta-steps done: it decides when a compiled program takes over.
         """
         if self._switch is not None and self._switch.reason is None:
-            due = self._switch.library(iteration, parameters, supports[0], query)
-            if due is not None:
-                library, rows = due
-                if not self._agrees(library, rows, parameters, supports, query, order):
-                    return self._by_kernels(parameters, supports, query, order, seed)
-                return self._by_program(library, rows, parameters, supports, query)
+            due = self._switch.library(iteration, parameters, supports, query)
+            if due is not None and self._agrees(*due, parameters, supports, query, order):
+                return self._by_program(*due, parameters, supports, query)
             if self._switch.reason is not None:
                 self.kernels = self._recorded()  # they were to be given up soon, and now stay
         return self._by_kernels(parameters, supports, query, order, seed)
@@ -387,11 +387,12 @@ class Engine:
         """
         n = sum(p.numel() for p in (*parameters.moving.values(), *parameters.shared.values()))
         if self.mode in ("auto", "compiled"):
-            padded = with_rows(support, room_for(support.x.shape[1]))
+            width = room_for(support.x.shape[1])
+            padded = with_rows(support, width)
             request = Request(self.functional, self.adaptation, parameters, padded, None, "adapt")
             seconds = seconds_of_step(n, support, support, steps, "first")
             library = adapting_library(request, seconds, at_once=self.mode == "compiled")
-            if isinstance(library, Library) and self._adapts_alike(library, parameters, padded, steps):
+            if isinstance(library, Library) and self._adapts_alike(library, parameters, support, width, steps):
                 return self._adapt_by_program(library, parameters, padded, steps)
             if isinstance(library, str):
                 self._without_program(library)
@@ -418,29 +419,43 @@ class Engine:
         moving, losses, after = library.adapt(self._groups(parameters), [support] * steps, None, steps, keep=True)
         return moving, losses[0], after
 
-    def _adapts_alike(self, library: Library, parameters: MetaParameters, support: Rows, steps: int) -> bool:
-        """Compare one step of a program with the kernels' on two tasks before its first use."""
+    def _adapts_alike(
+        self, library: Library, parameters: MetaParameters, support: Rows, width: int, steps: int
+    ) -> bool:
+        """Compare the first steps of a program with the kernels' on two tasks before its first use."""
         if library.agrees is None and self.verify is False:
             library.agrees = True
-        if library.agrees is None:
-            some = _with_an_unused_row(take_tasks(support, _two_tasks(support)))
-            expected = self._adapt_by_kernels(parameters, some, 1)[0]
-            got = self._adapt_by_program(library, parameters, some, 1)[0]
-            moved = {name: value - parameters.moving[name] for name, value in expected.items()}
-            errors, size = _differences(moved, {name: got[name] - parameters.moving[name] for name in moved})
-            rounding = ROUNDING * _norm(expected)
-            worst = max(errors, key=lambda name: errors[name])
-            if not math.isfinite(size):
-                return False
-            library.agrees = errors[worst] <= AGREEMENT or size <= rounding
-            if not library.agrees:
-                self._without_program(self._disagrees(f"the step of {worst!r}", errors[worst]))
+        if library.agrees is not None:
+            return library.agrees
+        some = _with_an_unused_row(take_tasks(support, _two_tasks(support)))
+        few = min(steps, STEPS_COMPARED)
+        expected = self._adapt_by_kernels(parameters, some, few)[0]
+        got = self._adapt_by_program(library, parameters, with_rows(some, width), few)[0]
+        size, moved = _norm(expected), {name: value - parameters.moving[name] for name, value in expected.items()}
+        errors, length = _differences(moved, {name: got[name] - parameters.moving[name] for name in moved})
+        if not math.isfinite(length):
+            return False  # nothing to compare with: the next call will tell
+        precision = torch.finfo(next(iter(expected.values())).dtype).eps
+        if (
+            length <= precision / AGREEMENT * size
+        ):  # a step that is lost in rounding tells little: judged again next time
+            return _norm({name: got[name] - value for name, value in expected.items()}) <= 100 * precision * size
+        worst = max(errors, key=lambda name: errors[name])
+        library.agrees = errors[worst] <= AGREEMENT
+        if not library.agrees:
+            self._without_program(self._disagrees(f"the step of {worst!r}", errors[worst]))
         return library.agrees
 
     def _without_program(self, reason: str) -> None:
         if self.mode == "compiled":
-            raise InvalidParameterError(f"engine: 'compiled' cannot run this module ({reason}); use engine='auto'.")
-        logger.info("engine: adapting without a compiled program (%s)", reason)
+            raise InvalidParameterError(
+                f"engine: 'compiled' cannot run this module ({reason}); use engine='auto', of a fitted model by "
+                "set_params(engine='auto')."
+            )
+        said = _SAID.setdefault(self.functional, set())
+        if reason not in said:
+            said.add(reason)
+            logger.info("engine: adapting without a compiled program (%s)", reason)
 
     @property
     def is_vectorized(self) -> bool:

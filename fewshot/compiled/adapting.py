@@ -1,11 +1,13 @@
 """When adapting goes over to a compiled program.
 
 A program costs a second or two and pays off over many tasks, in one call or in a row of calls. So the estimated time of all calls
-so far decides, which makes the result of a sequence of calls reproducible.
+so far decides, against the estimated time of the compiler, which makes the result of a sequence of calls reproducible. The
+compiler begins before that; what is left of its work is waited for.
 """
 
 from __future__ import annotations
 
+import logging
 import weakref
 from typing import Any
 
@@ -15,11 +17,14 @@ from .library import Library
 
 __all__ = ["adapting_library", "room_for"]
 
+logger = logging.getLogger("fewshot")
+
 BEGIN = 0.5  # seconds of adapting, by estimate, after which the compiler is started
-REPAYS = 1.5  # the same for the change
-MOST_PAUSE = 1.0  # seconds that a call waits for the compiler
+REPAYS = 1.5  # the same for the change, or what the compiler takes where that is more
+LONGEST_WAIT = 60.0  # seconds for a compiler that takes far longer than estimated: then the call goes on without it
 
 _SPENT: weakref.WeakKeyDictionary[FunctionalModule, dict[Any, float]] = weakref.WeakKeyDictionary()
+_DUE: weakref.WeakKeyDictionary[FunctionalModule, dict[Any, float]] = weakref.WeakKeyDictionary()
 
 
 def room_for(n_rows: int) -> int:
@@ -52,12 +57,24 @@ def adapting_library(request: Request, seconds: float, *, at_once: bool) -> Libr
         return against
     spent, key = _SPENT.setdefault(request.functional, {}), request.key()
     spent[key] = spent.get(key, 0.0) + seconds
-    if not at_once and spent[key] < BEGIN:
+    if at_once:
+        found = library_for(request, wait=None)
+        assert not isinstance(found, Pending)
+        return found
+    if spent[key] < BEGIN:
         return None
-    if at_once or spent[key] >= REPAYS:
-        found = library_for(request, wait=None if at_once else MOST_PAUSE)
-        return None if isinstance(found, Pending) else found
-    found = library_for(request, wait=0.0)
-    while isinstance(found, Pending) and found.build_seconds is None:
+    due = _DUE.setdefault(request.functional, {})
+    if key not in due:
         found = library_for(request, wait=0.0)
-    return found if isinstance(found, str) else None
+        while isinstance(found, Pending) and found.build_seconds is None:
+            found = library_for(request, wait=0.0)
+        if not isinstance(found, Pending):  # none can be made; or training, say, has made the same
+            return found
+        due[key] = max(REPAYS, found.build_seconds or 0.0)
+    if spent[key] < due[key]:
+        return None
+    found = library_for(request, wait=LONGEST_WAIT)
+    if isinstance(found, Pending):
+        logger.info("engine: the compiler takes long; adapting without its program for now")
+        return None
+    return found

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -37,6 +38,7 @@ OPTIONS = (
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fopenmp-simd",
+    "-fno-strict-aliasing",  # scratch memory holds numbers of several types one after another
     "-w",
 )
 TARGETS = ("-march=native", "-mcpu=native", "")  # the first that the compiler takes
@@ -53,19 +55,25 @@ def cache_folder() -> Path:
     """Folder of compiled programs: the environment's FEWSHOT_CACHE, or the user's cache folder."""
     if chosen := os.environ.get("FEWSHOT_CACHE"):
         return Path(chosen)
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home()))
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        if sys.platform == "darwin":
+            base = Path.home() / "Library" / "Caches"
+        elif sys.platform == "win32":
+            base = Path(os.environ.get("LOCALAPPDATA") or Path.home())
+        else:
+            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise BuildError("the user has no home folder; FEWSHOT_CACHE names a folder for compiled programs") from error
     return base / "fewshot" / "compiled"
 
 
-def find_compiler() -> str | None:
-    """Path of a C++ compiler that understands the options of GCC: the environment's CXX, or the first one found."""
-    chosen = os.environ.get("CXX")
-    return shutil.which(chosen) if chosen else next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
+def find_compiler() -> tuple[str, ...] | None:
+    """Command of a C++ compiler that understands the options of GCC: the environment's CXX, or the first one found."""
+    chosen = shlex.split(os.environ.get("CXX", ""))
+    if chosen:
+        found = shutil.which(chosen[0])
+        return None if found is None else (found, *chosen[1:])
+    return next(((found,) for found in map(shutil.which, ("g++", "clang++", "c++")) if found), None)
 
 
 def lanes(dtype: torch.dtype) -> int:
@@ -85,17 +93,17 @@ def _machine() -> str:
 
 
 @functools.cache
-def _toolchain(compiler: str) -> tuple[str, tuple[str, ...]]:
+def _toolchain(compiler: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """Version of the compiler, and the options for it on this machine."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
     wide = ("-mprefer-vector-width=512",) if lanes(torch.float32) == 16 else ()
     for target in TARGETS:
         options = tuple(filter(None, (*OPTIONS, target, *wide)))
-        test = [compiler, *options, "-x", "c++", "-fsyntax-only", os.devnull]
+        test = [*compiler, *options, "-x", "c++", "-fsyntax-only", os.devnull]
         if subprocess.run(test, capture_output=True, check=False).returncode == 0:
             return version, options
         wide = ()
-    raise BuildError(f"{compiler} does not take the options {' '.join(OPTIONS)}")
+    raise BuildError(f"{shlex.join(compiler)} does not take the options {' '.join(OPTIONS)}")
 
 
 class Build:
@@ -122,9 +130,14 @@ class Build:
     def __init__(self, source: str) -> None:
         compiler = find_compiler()
         if compiler is None:
-            raise BuildError("no C++ compiler found (g++ or clang++; the environment variable CXX names another)")
+            chosen = os.environ.get("CXX")
+            raise BuildError(
+                f"no C++ compiler found (the environment variable CXX names {chosen!r})"
+                if chosen
+                else "no C++ compiler found (g++ or clang++; the environment variable CXX names another)"
+            )
         version, options = _toolchain(compiler)
-        key = hashlib.sha256("\0".join([source, version, *options, _machine()]).encode()).hexdigest()[:32]
+        key = hashlib.sha256("\0".join([source, *compiler, version, *options, _machine()]).encode()).hexdigest()[:32]
         self._cache, self._key = cache_folder(), key
         self.began = time.perf_counter()
         self.path = _whole(self._cache, key)
@@ -135,21 +148,27 @@ class Build:
         try:
             self._cache.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._folder = tempfile.mkdtemp(prefix="build-", dir=self._cache)
+            self._running: list[subprocess.Popen[str]] = []
+            self._finalizer = weakref.finalize(self, _abandon, self._running, self._folder, os.getpid())
             written = Path(self._folder) / "program.cpp"
             written.write_text(source)
         except OSError as error:
             raise _unwritable(self._cache, error) from error
         self._made = Path(self._folder) / "program.so"
-        command = [compiler, *options, "-o", str(self._made), str(written)]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for training, which decides what becomes of the build
-        )
-        self._finalizer = weakref.finalize(self, _abandon, self._process, self._folder, os.getpid())
+        command = [*compiler, *options, "-o", str(self._made), str(written)]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for training, which decides what becomes of the build
+            )
+        except OSError as error:
+            self._finalizer()
+            raise BuildError(f"{shlex.join(compiler)} cannot be started ({error})") from error
+        self._running.append(self._process)
 
     @property
     def seconds(self) -> float:
@@ -218,15 +237,16 @@ def _whole(cache: Path, key: str) -> Path | None:
     return None
 
 
-def _abandon(process: subprocess.Popen[str], folder: str, owner: int) -> None:
+def _abandon(running: list[subprocess.Popen[str]], folder: str, owner: int) -> None:
     if os.getpid() != owner:
         return  # a fork of the process that builds
-    if process.poll() is None:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)  # the compiler's own children too
-        except (AttributeError, ProcessLookupError):  # no process groups on Windows; or ended in between
-            process.kill()
-        process.wait()
-    if process.stderr is not None:
-        process.stderr.close()
+    for process in running:
+        if process.poll() is None:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)  # the compiler's own children too
+            except (AttributeError, ProcessLookupError):  # no process groups on Windows; or ended in between
+                process.kill()
+            process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
     shutil.rmtree(folder, ignore_errors=True)

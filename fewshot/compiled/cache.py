@@ -127,7 +127,12 @@ class Pending:
                 return None
         assert self._program is not None
         path = self._build.wait(wait)
-        return None if path is None else Library(path, self._program)
+        try:
+            return None if path is None else Library(path, self._program)
+        except OSError as error:
+            raise BuildError(
+                f"{path} cannot be loaded ({error}); FEWSHOT_CACHE names a folder that programs may run from"
+            ) from error
 
 
 # By network, so that they are neither copied nor pickled with an estimator and die with the network. A string says why

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class Library:
         self._library = ctypes.CDLL(str(path))
         self._library.workspace_bytes.argtypes = [ctypes.c_int64]
         self._library.workspace_bytes.restype = ctypes.c_int64
-        self._names, self._dtype = program.names, program.dtype
+        self._names, self._rows, self._dtype = program.names, program.rows, program.dtype
         self._parameters = [(g, n) for g in ("moving", "shared", "constant", "sizes") for n in program.names[g]]
         self._per_step = next((n for n in program.names["sizes"] if n.startswith("log_alpha.")), None)
         self.agrees: bool | None = None
@@ -100,12 +101,12 @@ class Library:
         size = sum(groups[g][n].numel() for g, n in self._parameters if g != "constant")
         common = self._common(inputs, groups, n_tasks, steps, share=share, loss=loss)
 
-        def run(first: int, last: int) -> Tensor:
+        def run(first: int, last: int, *read: object) -> Tensor:
             vector = torch.zeros(size, dtype=self._dtype)
             self._call(self._library.meta_gradient, first=first, last=last, out=vector.data_ptr(), **common)
             return vector
 
-        vector, *others = _in_threads(run, n_tasks)
+        vector, *others = _in_threads(run, n_tasks, inputs, loss, share)
         for other in others:
             vector += other
         return loss, share, vector
@@ -141,11 +142,11 @@ class Library:
         out = torch.empty(sum(sizes), dtype=self._dtype)
         common = self._common(inputs, groups, n_tasks, steps, losses=losses, loss=loss)
 
-        def run(first: int, last: int) -> None:
+        def run(first: int, last: int, *read: object) -> None:
             kept = out.data_ptr() if keep else None
             self._call(self._library.adapt, first=first, last=last, out=kept, **common)
 
-        _in_threads(run, n_tasks)
+        _in_threads(run, n_tasks, inputs, loss, losses, out)
         moving = {
             name: part.view(n_tasks, *shape)
             for (name, shape), part in zip(shapes.items(), out.split(sizes), strict=True)
@@ -159,17 +160,26 @@ class Library:
         found = _Inputs()
         found.add([groups[group][name] for group, name in self._parameters])
         if query is not None:
-            of_query = columns(query)
-            found.add([of_query[n] for n in self._names["query"]])
+            found.add(self._columns("query", query))
         first: list[int] = []
         for k in range(max(1, steps)):
             if k and supports[k] is supports[0]:
                 found.addresses += first
             else:
-                of_support = columns(supports[k])
-                addresses = found.add([of_support[n] for n in self._names["support"]])
+                addresses = found.add(self._columns("support", supports[k]))
                 first = first or addresses
         return found
+
+    def _columns(self, part: str, rows: Rows) -> list[Tensor]:
+        """Columns of rows in the program's order; it reads by their addresses, so they have to be what it was made for."""
+        found, expected = columns(rows), self._rows[part]
+        for name, (shape, dtype) in expected.items():
+            t = found[name]
+            if t.shape[1:] != shape or t.dtype != dtype:
+                raise ValueError(
+                    f"{part} {name}: {tuple(t.shape[1:])} of {t.dtype}; the program is for {shape} of {dtype}"
+                )
+        return [found[name] for name in self._names[part]]
 
     def _common(
         self, inputs: _Inputs, groups: dict[str, Tensors], n_tasks: int, steps: int, **outputs: Tensor
@@ -196,11 +206,15 @@ class Library:
         self._workspaces.append(workspace)
 
 
-def _in_threads(run: Callable[[int, int], Any], n_tasks: int) -> list[Any]:
-    """Share the tasks among as many threads as torch uses; results in order, so that they do not depend on timing."""
+def _in_threads(run: Callable[..., Any], n_tasks: int, *used: object) -> list[Any]:
+    """Share the tasks among as many threads as torch uses; results in order, so that they do not depend on timing.
+
+    What is `used` goes to every thread: if waiting for them is interrupted, their memory outlives the caller.
+    """
     n = min(torch.get_num_threads(), n_tasks)
     if n <= 1:
-        return [run(0, n_tasks)]
+        return [run(0, n_tasks, *used)]
     bounds = [n_tasks * k // n for k in range(n + 1)]
     with ThreadPoolExecutor(n) as pool:
-        return list(pool.map(run, bounds[:-1], bounds[1:]))
+        futures = [pool.submit(run, *span, *used) for span in pairwise(bounds)]
+        return [future.result() for future in futures]

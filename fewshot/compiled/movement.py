@@ -104,7 +104,7 @@ class Movement:
         views = self._index_views(args[1])
         out = self._memory.dense(shape, dtype)
         self._memory.write(out, converted(args[0], dtype))
-        chosen = tuple(torch.empty(shape, device="meta")[_positions_of(views)].shape)
+        chosen = tuple(torch.zeros(()).expand(shape)[_positions_of(views)].shape)
         source = self._memory.view(converted(args[2], dtype)).expand(chosen)
         sign = "+=" if (args[3] if len(args) > 3 else node.kwargs.get("accumulate", False)) else "="
         code = _chosen(out, views, source, f"if ({{inside}}) {{other}} {sign} {{plain}};")
@@ -189,7 +189,7 @@ def _indexed(shape: tuple[int, ...], axis: int, index: View, plain: View, other:
 
 def _positions_of(views: Sequence[View | None]) -> tuple[Any, ...]:
     """Return indices as torch takes them, for shapes alone."""
-    return tuple(slice(None) if v is None else torch.empty(v.shape, dtype=torch.int64, device="meta") for v in views)
+    return tuple(slice(None) if v is None else torch.zeros(v.shape, dtype=torch.int64) for v in views)
 
 
 def _chosen(source: View, views: Sequence[View | None], plain: View, body: str) -> str:

@@ -32,6 +32,8 @@ class Program:
         A translation unit.
     names : dict of str to list of str
         Names of the tensors of each group, in order.
+    rows : dict of str to dict of str to (tuple of int, torch.dtype)
+        Shape and type of each column of the "support" and the "query" of a task.
     dtype : torch.dtype
         Type of the parameters.
     length : int
@@ -40,6 +42,7 @@ class Program:
 
     source: str
     names: dict[str, list[str]]
+    rows: dict[str, dict[str, tuple[tuple[int, ...], torch.dtype]]]
     dtype: torch.dtype
     length: int
 
@@ -221,4 +224,8 @@ def _program(
     ]
     here = resources.files(__package__)
     runtime, driver = (here.joinpath(name).read_text() for name in ("runtime.hpp", "driver.hpp"))
-    return Program("\n".join([runtime, *header, "", functions, "", driver]), names, dtype, len(functions))
+    rows = {
+        name: {} if part is None else {n: (tuple(t.shape), t.dtype) for n, t in columns(part).items()}
+        for name, part in (("support", task.support), ("query", query))
+    }
+    return Program("\n".join([runtime, *header, "", functions, "", driver]), names, rows, dtype, len(functions))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from ..metagradient import MetaParameters
 from ..tasks import Rows
 from .cache import Request, library_for, reason_against
 from .library import Library
+from .tracing import columns
 
 __all__ = ["Switch", "seconds_of_step", "with_rows"]
 
@@ -48,6 +50,7 @@ class _Planned:
 
     request: Request
     rows: tuple[int, int]
+    columns: Any  # names, shapes and types of the columns of the rows
     due: int | None = None  # meta-step of the change, once the size of the program is known
     library: Library | None = None
 
@@ -102,7 +105,7 @@ class Switch:
         return True
 
     def library(
-        self, iteration: int, parameters: MetaParameters, support: Rows, query: Rows
+        self, iteration: int, parameters: MetaParameters, supports: Sequence[Rows], query: Rows
     ) -> tuple[Library, tuple[int, int]] | None:
         """Return the program for a batch and the numbers of rows that it is made for, if it is due.
 
@@ -112,15 +115,18 @@ class Switch:
             Meta-steps done.
         parameters : MetaParameters
             Their shapes count.
-        support, query : Rows
-            The batch.
+        supports : sequence of Rows
+            Support rows of each step.
+        query : Rows
+            Query rows.
         """
         if self.reason is not None:
             return None
-        rows = support.x.shape[1], query.x.shape[1]
-        planned = next((p for p in self._programs if _fits(rows, p.rows)), None)
+        rows = max(s.x.shape[1] for s in supports), query.x.shape[1]
+        described = _described(supports[0]), _described(query)
+        planned = next((p for p in self._programs if p.columns == described and _fits(rows, p.rows)), None)
         if planned is None:
-            planned = self._plan(parameters, support, query, rows)
+            planned = self._plan(parameters, supports[0], query, rows, described)
         if planned.library is not None:
             return planned.library, planned.rows
         if planned.due is not None and iteration < planned.due:
@@ -147,12 +153,16 @@ class Switch:
         """Meta-steps to be made while the compiler works, but for what is waited for on purpose."""
         return math.ceil((build_seconds - SOONER * self._pause()) / (UNRECORDED * self.seconds))
 
-    def _plan(self, parameters: MetaParameters, support: Rows, query: Rows, rows: tuple[int, int]) -> _Planned:
-        if self._programs:  # a larger batch than the last one: leave room, so that few programs serve all sizes
+    def _plan(
+        self, parameters: MetaParameters, support: Rows, query: Rows, rows: tuple[int, int], described: Any
+    ) -> _Planned:
+        if any(
+            p.columns == described for p in self._programs
+        ):  # a larger batch than the last one: leave room, so that few programs serve all sizes
             rows = tuple(-(-n * 3 // 2 // 8) * 8 for n in rows)  # type: ignore[assignment]
         support, query = with_rows(support, rows[0]), with_rows(query, rows[1])
         request = Request(self.functional, self.adaptation, parameters, support, query, self.order)
-        self._programs.append(_Planned(request, rows))
+        self._programs.append(_Planned(request, rows, described))
         return self._programs[-1]
 
     def give_up(self, reason: str) -> None:
@@ -165,18 +175,28 @@ def _fits(rows: tuple[int, int], room: tuple[int, int]) -> bool:
     return rows[0] <= room[0] and rows[1] <= room[1]
 
 
+def _described(rows: Rows) -> Any:
+    """Names, shapes but for the rows, and types of all columns: what beside the numbers of rows a program is made for."""
+    return tuple((name, t.shape[2:], t.dtype) for name, t in columns(rows).items())
+
+
 def with_rows(rows: Rows, width: int) -> Rows:
-    """Pad to `width` rows per task, with rows of weight 0."""
+    """Pad to `width` rows per task, with copies of the first one at weight 0: a network may be infinite at zero.
+
+    Raises
+    ------
+    ValueError
+        If there are more rows than that.
+    """
     more = width - rows.x.shape[1]
     if not more:
         return rows
+    if more < 0:
+        raise ValueError(f"{rows.x.shape[1]} rows do not fit into {width}")
 
     def longer(t: Tensor) -> Tensor:
-        return F.pad(t, (0, 0) * (t.ndim - 2) + (0, more)) if t.dtype != torch.bool else _longer_mask(t, more)
+        return torch.cat([t, t[:, :1].expand(-1, more, *t.shape[2:])], 1)
 
-    return Rows(longer(rows.x), longer(rows.y), longer(rows.weight), {k: longer(v) for k, v in rows.extra.items()})
-
-
-def _longer_mask(mask: Tensor, more: int) -> Tensor:
-    # True keeps what a mask selects finite: a softmax over no class is not a number.
-    return torch.cat([mask, mask.new_ones(mask.shape[0], more, *mask.shape[2:])], 1)
+    return Rows(
+        longer(rows.x), longer(rows.y), F.pad(rows.weight, (0, more)), {k: longer(v) for k, v in rows.extra.items()}
+    )

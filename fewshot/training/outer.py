@@ -84,7 +84,7 @@ class OuterOptimizer:
         if state is not None:
             self._load(state)
 
-    def step(self, gradient: Tensor, factor: float) -> float:
+    def step(self, gradient: Tensor, factor: float, also: Tensor | None = None) -> float:
         """Step along a gradient, unless it is not finite.
 
         A KeyboardInterrupt leaves the step done or not done, see `steps`; only inside an optimiser of the user's own it may
@@ -96,6 +96,8 @@ class OuterOptimizer:
             In the order of ``parameters.flat()``; without step sizes where these are not learned. Changed in place.
         factor : float
             Of the learning rates.
+        also : Tensor of shape (m,), default=None
+            Added to the first m values, for whoever moves some of them by other means; not with an optimiser of the user's own.
 
         Returns
         -------
@@ -113,6 +115,8 @@ class OuterOptimizer:
         steps, after = self.steps, None
         try:
             after = self._after(gradient, factor)
+            if also is not None:
+                after[0, : len(also)] += also
             self._state[:, : len(gradient)].copy_(after)
             self.steps = steps + 1
         except KeyboardInterrupt:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fewshot.adaptation import Adaptation
-from fewshot.compiled import Library, adapting, room_for
+from fewshot.compiled import Library, adapting, cache, room_for
 from fewshot.engine import Engine
 from fewshot.errors import InvalidParameterError, VerificationError
 from fewshot.functional import FunctionalModule
@@ -83,6 +83,8 @@ def test_calls_add_up_until_a_program_pays(compiler, adapted, monkeypatch):
     one_call = 5.5 * 1.5e-3  # about what is estimated for a call, here mostly overhead
     monkeypatch.setattr(adapting, "BEGIN", 2 * one_call)
     monkeypatch.setattr(adapting, "REPAYS", 4 * one_call)
+    monkeypatch.setattr(cache, "BUILD_SECONDS", 0.0)
+    monkeypatch.setattr(cache, "BUILD_RATE", float("inf"))
     by_program = []
     for _ in range(8):
         adapted.clear()
@@ -113,6 +115,8 @@ def test_a_program_that_adapts_otherwise_is_given_up(compiler, monkeypatch, capl
     monkeypatch.setattr(Library, "adapt", other)
     monkeypatch.setattr(adapting, "BEGIN", 0.0)
     monkeypatch.setattr(adapting, "REPAYS", 0.0)
+    monkeypatch.setattr(cache, "BUILD_SECONDS", 0.0)
+    monkeypatch.setattr(cache, "BUILD_RATE", float("inf"))
     caplog.set_level(logging.INFO, "fewshot")
     scene = Scene()
     same(scene.adapt(), Scene("vectorized").adapt())
@@ -136,6 +140,8 @@ def test_what_cannot_be_compiled_adapts_with_kernels(monkeypatch, caplog):
 
     monkeypatch.setattr(adapting, "BEGIN", 0.0)
     monkeypatch.setattr(adapting, "REPAYS", 0.0)
+    monkeypatch.setattr(cache, "BUILD_SECONDS", 0.0)
+    monkeypatch.setattr(cache, "BUILD_RATE", float("inf"))
     caplog.set_level(logging.INFO, "fewshot")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -144,3 +150,23 @@ def test_what_cannot_be_compiled_adapts_with_kernels(monkeypatch, caplog):
     assert any("adapting without a compiled program" in m for m in caplog.messages)
     with pytest.raises(InvalidParameterError, match="'compiled' cannot run this module"):
         Scene("compiled", network).adapt()
+
+
+def test_a_step_too_small_to_judge_by_does_not_vouch_for_a_program(compiler, monkeypatch):
+    """Where all targets are met already nothing moves, and any program that moves nothing much would seem right."""
+    original = Library.adapt
+
+    def other(self, *arguments, **options):
+        moving, losses, loss = original(self, *arguments, **options)
+        return {k: v + 1.0 for k, v in moving.items()}, losses, loss
+
+    scene, plain = Scene("compiled"), Scene("vectorized")
+    zero = {k: torch.zeros_like(v) for k, v in scene.meta.moving.items() if k.startswith("2.")}
+    for s in (scene, plain):
+        s.meta.moving.update(zero)
+        s.task_set.y.zero_()
+    same(scene.adapt(), plain.adapt())
+    monkeypatch.setattr(Library, "adapt", other)
+    same(scene.adapt(), plain.adapt())  # the wrong one is not used, and no harm is done to its standing
+    monkeypatch.setattr(Library, "adapt", original)
+    same(scene.adapt(), plain.adapt())

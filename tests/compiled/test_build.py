@@ -90,6 +90,42 @@ def test_the_environment_names_the_folder(tmp_path, monkeypatch):
     assert cache_folder() == tmp_path / "xdg" / "fewshot" / "compiled"
 
 
+def test_the_compiler_may_be_a_command(folder, monkeypatch, compiler):
+    monkeypatch.setenv("CXX", f"{compiler[0]} -DANSWER=7")
+    assert answer(Build('extern "C" int answer() { return ANSWER; }').wait(FOREVER)) == 7
+    monkeypatch.setenv("CXX", f"{compiler[0]} -DANSWER=8")
+    assert answer(Build('extern "C" int answer() { return ANSWER; }').wait(FOREVER)) == 8
+
+
+def test_no_home(monkeypatch):
+    monkeypatch.delenv("FEWSHOT_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(BuildError, match="no home folder; FEWSHOT_CACHE names") as error:
+        Build(source(1))
+    message(error)
+
+
+def test_a_compiler_that_cannot_be_started_leaves_nothing(folder, monkeypatch):
+    started = subprocess.Popen
+
+    def failing(command, *arguments, **options):
+        if "-o" in command:
+            raise OSError("no more processes")
+        return started(command, *arguments, **options)
+
+    monkeypatch.setattr(build.subprocess, "Popen", failing)
+    with pytest.raises(BuildError):
+        Build(source(1))
+    gc.collect()
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize("chosen", [None, "no-such-compiler"])
 def test_no_compiler(folder, monkeypatch, tmp_path, chosen):
     if chosen is None:

@@ -41,10 +41,10 @@ class Net(nn.Module):
 class Training:
     """An engine and the batches that it is given, one after another."""
 
-    def __init__(self, mode="auto", between=None, dtype=torch.float32, n_out=1, **options):
+    def __init__(self, mode="auto", between=None, dtype=torch.float32, n_out=1, module=None, **options):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            module = Net(between, n_out).to(dtype)
+            module = (module or Net(between, n_out)).to(dtype)
         self.adaptation, self.n_out, self.dtype = Adaptation(STEPS, 0.1), n_out, dtype
         loss = squared_error if n_out == 1 else cross_entropy
         self.functional = FunctionalModule(module, loss, "all", n_out)
@@ -211,20 +211,83 @@ def test_padded_rows_of_a_batch_with_masks(compiler, answers):
 
 
 def test_with_rows():
+    """Copies of the first row at weight 0: rows of zeros are no rows that a network has to bear."""
     rows = Rows(
-        torch.ones(2, 3, 4, 5),
-        torch.ones(2, 3, dtype=torch.int64),
+        torch.rand(2, 3, 4, 5) + 1,
+        torch.arange(6).reshape(2, 3),
         torch.ones(2, 3),
-        {"classes": torch.zeros(2, 3, 2, dtype=torch.bool), "flag": torch.zeros(2, 3, dtype=torch.bool)},
+        {"classes": torch.tensor([True, False]).expand(2, 3, 2)},
     )
     assert with_rows(rows, 3) is rows
     wide = with_rows(rows, 5)
-    for old, new in zip((rows.x, rows.y, rows.weight), (wide.x, wide.y, wide.weight), strict=True):
+    assert not wide.weight[:, 3:].any()
+    for old, new in (
+        (rows.x, wide.x),
+        (rows.y, wide.y),
+        (rows.weight, wide.weight),
+        (rows.extra["classes"], wide.extra["classes"]),
+    ):
         assert new.dtype == old.dtype and new.shape == (2, 5, *old.shape[2:])
-        assert torch.equal(new[:, :3], old) and not new[:, 3:].any()
-    for name, old in rows.extra.items():
-        assert not wide.extra[name][:, :3].any() and wide.extra[name][:, 3:].all()
-        assert wide.extra[name].shape == (2, 5, *old.shape[2:])
+        assert torch.equal(new[:, :3], old)
+        assert new is wide.weight or all(torch.equal(new[:, k], old[:, 0]) for k in (3, 4))
+    with pytest.raises(ValueError, match="3 rows do not fit into 2"):
+        with_rows(rows, 2)
+
+
+def test_batches_of_other_shapes_and_types_get_programs_of_their_own(compiler, answers):
+    """A program finds what it reads by address: another length or type would be other numbers, or not its memory."""
+
+    class OverSequence(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(N_IN, 1)
+
+        def forward(self, x):
+            return self.layer(x.mean(1))
+
+    training = Training("compiled", module=OverSequence())
+    original = training.batch
+
+    def sequences(length, y_type=torch.float32, **options):
+        (support, *_), query = original(**options)
+
+        def longer(rows):
+            x = rows.x[:, :, None] * torch.linspace(0.5, 2, length)[:, None]
+            return rows._replace(x=x, y=(10 * rows.y).to(y_type))
+
+        return [longer(support)] * STEPS, longer(query)
+
+    training.batch = sequences
+    training.prepare(length=7)
+    for length, y_type in ((7, torch.float32), (5, torch.float32), (9, torch.float32), (7, torch.int32)):
+        training.step(0, length=length, y_type=y_type)
+    assert len(set(answers)) == 4
+    (support, *_), query = sequences(5)
+    with pytest.raises(ValueError, match="query x"):
+        answers[0].meta_gradient(training.engine._groups(training.meta), [support] * STEPS, query, STEPS)
+
+
+def test_steps_may_have_different_numbers_of_rows(compiler, answers):
+    """In reinforcement learning every step has episodes of its own."""
+    training = Training("compiled")
+    one_size = training.batch
+    training.batch = lambda sizes=(4, 4): (
+        [one_size(rows=(n, 5), seed=k)[0][0] for k, n in enumerate(sizes)],
+        one_size()[1],
+    )
+    training.prepare()
+    for sizes in ((4, 4), (3, 4), (4, 9), (9, 2)):
+        training.step(0, sizes=sizes)
+    assert len(answers) == 4 + 2 and len(set(answers)) == 2  # each was compared once
+
+
+def test_padding_is_no_row_that_a_network_is_infinite_at(compiler, answers):
+    class OfUnitLength(nn.Linear):
+        def forward(self, x):
+            return super().forward(x / x.norm(dim=1, keepdim=True))
+
+    training = Training("compiled", module=OfUnitLength(N_IN, 1)).prepare(rows=(6, 6))
+    assert training.step(0, rows=(4, 3)).vector.isfinite().all()
 
 
 # ------------------------------------------------------------------------------------------------ where there is none
@@ -259,6 +322,13 @@ def test_kernels_that_were_to_be_given_up_and_stay_are_recorded_after_all(soon, 
     training = Training().prepare()
     assert not training.engine.kernels.trace
     for k in range(12):
+        training.step(k)
+    assert training.reason is not None and training.engine.kernels.trace
+
+
+def test_kernels_are_recorded_too_when_a_program_turns_out_wrong(compiler, soon, wrong):
+    training = Training().prepare()
+    for k in range(9):
         training.step(k)
     assert training.reason is not None and training.engine.kernels.trace
 
