@@ -1,0 +1,87 @@
+"""Calls to vector environments that neither hang nor leave processes behind when a worker dies.
+
+Gymnasium's ``AsyncVectorEnv`` reports a worker that was killed by a bare ``BrokenPipeError`` or ``EOFError``, and ``close`` then
+fails in the same way and leaves the other processes running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.connection
+import time
+import warnings
+from typing import Any
+
+__all__ = ["close_workers", "dead_workers", "wait_for_workers"]
+
+
+def dead_workers(env: Any, patience: float = 0.0) -> list[int]:
+    """List the workers of an ``AsyncVectorEnv`` whose process has ended; of another vector environment, none.
+
+    Parameters
+    ----------
+    env : gymnasium.vector.VectorEnv
+        Which may be wrapped.
+    patience : float, default=0.0
+        Seconds to wait for a first one: pipes are closed a little before their process has ended.
+
+    Returns
+    -------
+    list of int
+    """
+    processes = getattr(getattr(env, "unwrapped", env), "processes", [])
+    if patience and processes:
+        ready = multiprocessing.connection.wait([process.sentinel for process in processes], patience)
+        for process in processes:
+            if process.sentinel in ready:
+                process.join(patience)
+    return [i for i, process in enumerate(processes) if not process.is_alive()]
+
+
+def wait_for_workers(env: Any, timeout: float | None = None) -> list[int]:
+    """Wait until every worker of an ``AsyncVectorEnv`` has answered a call that was sent.
+
+    Parameters
+    ----------
+    env : gymnasium.vector.AsyncVectorEnv
+        Between ``step_async`` and ``step_wait``, or the same of ``reset``.
+    timeout : float or None
+        Seconds to wait.
+
+    Returns
+    -------
+    list of int
+        Workers that will not answer: their process has ended, or the time is over. Empty if all have answered.
+    """
+    waiting = dict(enumerate(env.parent_pipes))
+    end = None if timeout is None else time.monotonic() + timeout
+    while waiting:
+        # A pipe counts as ready when it holds an answer, and as soon as its other end is closed; but that end may have been
+        # inherited by another process, which would keep it open: so the processes are watched as well.
+        sentinels = [env.processes[i].sentinel for i in waiting]
+        left = None if end is None else max(0.0, end - time.monotonic())
+        ready = multiprocessing.connection.wait([*waiting.values(), *sentinels], left)
+        waiting = {i: pipe for i, pipe in waiting.items() if pipe not in ready}
+        if any(sentinel in ready for sentinel in sentinels):
+            return dead_workers(env, patience=1.0)
+        if waiting and not ready:
+            return sorted(waiting)
+    return []
+
+
+def close_workers(env: Any) -> None:
+    """Close an ``AsyncVectorEnv`` in whatever state it is."""
+    with contextlib.suppress(OSError, EOFError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a call that is pending, which is why processes are ended
+        env.close(terminate=True)
+    for process in env.processes:
+        process.terminate()
+    for process in env.processes:
+        process.join(5.0)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    for pipe in env.parent_pipes:
+        if pipe is not None:
+            pipe.close()
+    env.closed = True  # or its destructor would try again

@@ -1,0 +1,80 @@
+"""A policy at work: running episodes, and turning them into the rows and the step of the inner loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fewshot.adaptation import Adaptation, Tensors, effective_rows
+from fewshot.functional import FunctionalModule
+from fewshot.kernels import Kernels
+from fewshot.metagradient import MetaParameters
+from fewshot.tasks import Rows
+
+from .advantages import advantages
+from .distributions import Distribution
+from .protocols import EpisodeBatch
+from .rollouts import BatchedForward, collect
+from .trajectories import Trajectories
+
+__all__ = ["Actor"]
+
+
+class Actor:
+    """What meta-training and adapting do alike.
+
+    Parameters
+    ----------
+    functional : FunctionalModule
+        The policy network under its surrogate; all its parameters move.
+    distribution : Distribution
+        Of the actions.
+    adaptation : Adaptation
+        The inner loop.
+    discount, trace : float
+        Of generalised advantage estimation.
+    """
+
+    def __init__(
+        self,
+        functional: FunctionalModule,
+        distribution: Distribution,
+        adaptation: Adaptation,
+        discount: float,
+        trace: float,
+    ) -> None:
+        self.functional, self.distribution, self.adaptation = functional, distribution, adaptation
+        self.discount, self.trace = discount, trace
+        self.forward = BatchedForward(functional.skeleton)
+
+    def run(
+        self,
+        batch: EpisodeBatch,
+        theta: Tensors,
+        n_episodes: int,
+        horizon: int,
+        rng: np.random.Generator,
+        **options: Any,
+    ) -> Trajectories:
+        """Run one episode in every slot of a batch with parameters of each task; options as of :func:`.rollouts.collect`."""
+        return collect(
+            batch,
+            self.forward,
+            self.distribution,
+            (theta, {}, self.functional.constant),
+            n_tasks=len(next(iter(theta.values()))),
+            n_episodes=n_episodes,
+            horizon=horizon,
+            rng=rng,
+            **options,
+        )
+
+    def rows(self, found: Trajectories) -> Rows:
+        """Time steps of some trajectories with their advantages."""
+        return found.rows(advantages(found, discount=self.discount, trace=self.trace))
+
+    def step(self, kernels: Kernels, parameters: MetaParameters, theta: Tensors, support: Rows, k: int) -> Tensors:
+        """Take inner step `k` of each task."""
+        gradients = kernels.gradient(theta, {}, support, 0)[1]
+        return self.adaptation.at(parameters.sizes, k).step(theta, gradients, effective_rows(support.weight))

@@ -1,0 +1,114 @@
+"""How much better an action was than expected: generalised advantage estimation with a linear baseline, all tasks at once.
+
+The baseline predicts the discounted return from features of observation and time by ridge regression, anew for each task and
+each batch of episodes (Duan et al. 2016, section 4); it needs no network of its own and no learning rate. Advantages follow
+Schulman et al. (2016), equation 16; an episode that was cut off goes on, in expectation, with the baseline's value of its last
+observation, one that reached its end does not.
+
+References
+----------
+Duan et al. (2016), Benchmarking deep reinforcement learning for continuous control, ICML. Schulman et al. (2016),
+High-dimensional continuous control using generalized advantage estimation, ICLR.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .trajectories import Trajectories
+
+__all__ = ["advantages", "linear_baseline", "returns_to_go"]
+
+RIDGE = 1e-5  # relative to the mean square of the features
+TIME_UNIT = 100.0  # steps
+
+
+def returns_to_go(rewards: Tensor, discount: float) -> Tensor:
+    """Discounted sums of rewards from each step on; (..., time) -> (..., time).
+
+    Examples
+    --------
+    >>> returns_to_go(torch.tensor([1.0, 1.0, 1.0]), 0.5)
+    tensor([1.7500, 1.5000, 1.0000])
+    """
+    out = torch.empty_like(rewards)
+    total = torch.zeros_like(rewards[..., 0])
+    for t in reversed(range(rewards.shape[-1])):
+        total = rewards[..., t] + discount * total
+        out[..., t] = total
+    return out
+
+
+def _features(x: Tensor, time: Tensor) -> Tensor:
+    x = x.clamp(-10, 10)
+    t = time.expand(x.shape[:-1]).unsqueeze(-1) / TIME_UNIT
+    return torch.cat([x, x**2, t, t**2, t**3, torch.ones_like(t)], -1)
+
+
+def linear_baseline(found: Trajectories, discount: float) -> tuple[Tensor, Tensor]:
+    """Predict the return from every observation, fitted to the episodes of its task.
+
+    Parameters
+    ----------
+    found : Trajectories
+        Episodes.
+    discount : float
+        Discount of a time step.
+
+    Returns
+    -------
+    values : Tensor of shape (tasks, episodes, time)
+        0 where an episode is over.
+    last : Tensor of shape (tasks, episodes)
+        Value of the observation after the last step.
+    """
+    n_tasks, n_episodes, horizon = found.rewards.shape
+    time = torch.arange(horizon, dtype=found.rewards.dtype)
+    phi = _features(found.observations, time)
+    weight = found.mask.unsqueeze(-1)
+    flat = (phi * weight).reshape(n_tasks, -1, phi.shape[-1])
+    target = (returns_to_go(found.rewards, discount) * found.mask).reshape(n_tasks, -1, 1)
+    # Normal equations in double precision: the powers of time are nearly collinear.
+    flat, target = flat.double(), target.double()
+    gram = flat.mT @ flat
+    damping = RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] + 1e-12
+    weights = torch.linalg.solve(gram + damping * torch.eye(gram.shape[-1], dtype=gram.dtype), flat.mT @ target)
+    weights = weights.to(phi.dtype)
+    values = (flat.to(phi.dtype) @ weights).reshape(n_tasks, n_episodes, horizon)
+    after = _features(found.last_observations, found.mask.sum(-1))
+    return values, (after @ weights).squeeze(-1)
+
+
+def advantages(found: Trajectories, *, discount: float = 0.99, trace: float = 0.95, standardise: bool = True) -> Tensor:
+    """Estimate the advantage of every action.
+
+    Parameters
+    ----------
+    found : Trajectories
+        Episodes of some tasks.
+    discount : float, default=0.99
+        Discount of a time step.
+    trace : float, default=0.95
+        Lambda: 0 trusts the baseline, 1 the returns.
+    standardise : bool, default=True
+        Give each task's advantages mean 0 and standard deviation 1.
+
+    Returns
+    -------
+    Tensor of shape (tasks, episodes, time)
+        0 where an episode is over.
+    """
+    values, last = linear_baseline(found, discount)
+    lengths = found.mask.sum(-1, keepdim=True).long()
+    after = torch.cat([values[..., 1:], torch.zeros_like(values[..., :1])], -1)
+    # Behind an episode's last step comes nothing if it reached its end, and the value of where it was cut off otherwise.
+    follows = torch.where(found.terminated, torch.zeros_like(last), last).unsqueeze(-1)
+    after = after.scatter(-1, (lengths - 1).clamp(min=0), follows)
+    errors = (found.rewards + discount * after - values) * found.mask
+    result = returns_to_go(errors, discount * trace) * found.mask
+    if standardise:
+        n = found.mask.sum((1, 2), keepdim=True).clamp(min=1)
+        result = (result - result.sum((1, 2), keepdim=True) / n) * found.mask
+        result = result / ((result**2).sum((1, 2), keepdim=True) / n).sqrt().clamp(min=1e-8)
+    return result

@@ -1,0 +1,528 @@
+"""The policy estimator: learn across environments, adapt to one, act.
+
+The same three verbs as elsewhere: ``fit_meta`` learns an initial policy over a family of environments, ``adapt`` returns a new
+policy after a few policy-gradient steps on a few episodes of one environment, ``predict`` acts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator
+
+from fewshot.adaptation import Adaptation, Tensors
+from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedError
+from fewshot.kernels import LoopKernels
+from fewshot.metagradient import expand
+from fewshot.threads import threads_for
+
+from .actor import Actor
+from .adaptation_report import AdaptationReport
+from .budget import Budget
+from .building import build_functional, build_network, distribution_for
+from .learner import Learner, LearnerSettings
+from .networks import PolicyNetwork
+from .protocols import Family
+from .recorded import RecordedEpisodes
+from .rollouts import ActionFilter
+from .sources import as_family
+from .spaces import check_spaces, encode_observations, to_actions
+from .trajectories import Trajectories
+
+__all__ = ["MAMLPolicy"]
+
+logger = logging.getLogger("fewshot")
+
+# Branches of the random numbers of one seed.
+FIT, ADAPT, EVALUATE, RECORD, ACT = range(5)
+SECONDS_BETWEEN_LINES = 5.0
+
+
+@dataclass
+class _Training:
+    """An interrupted training."""
+
+    learner: Learner
+    network: PolicyNetwork
+    rng: np.random.Generator
+    measured: int  # time steps before the first iteration
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def env_steps(self) -> int:
+        """Time steps so far."""
+        return self.measured + int(sum(row["env_steps"] for row in self.history))
+
+
+class MAMLPolicy(BaseEstimator):
+    """Policy that adapts to a new environment from a few episodes.
+
+    Parameters
+    ----------
+    module : torch.nn.Module, callable or None, default=None
+        Network from observations to means (Box) or unnormalised log-probabilities (Discrete) of actions, or a callable
+        ``(n_observed, n_outputs) -> torch.nn.Module``; None: an MLP.
+    hidden : sequence of int, default=(64, 64)
+        Widths of its hidden layers.
+    activation : str, default="tanh"
+        Between them.
+    log_std : float, default=-0.5
+        Starting value of the logarithm of the standard deviations of a Box's actions, in units in which its finite bounds are
+        -1 and 1. It is learned and adapted like all parameters.
+    inner_steps : int, default=1
+        Policy-gradient steps that meta-training looks ahead.
+    inner_lr : float, default=0.1
+        Step size, or its starting value where it is learned.
+    learn_step_sizes : {None, False, "tensor", "parameter"}, default=None
+        Whether step sizes are learned; None: one for each tensor and step.
+    surrogate : {"lvc", "dice", "reinforce"}, default="lvc"
+        Loss whose derivatives are the policy gradients, see :mod:`fewshot.applications.rl.surrogates`.
+    order : {"exact", "first"}, default="exact"
+        Order of the meta-gradient.
+    outer : {"trpo", "adam"}, default="trpo"
+        What moves the initial parameters.
+    max_kl : float, default=0.01
+        With "trpo": bound of the mean divergence of the adapted policies in an iteration.
+    outer_lr : float, default=0.01
+        Learning rate of "adam"; with "trpo" of the step sizes alone.
+    tasks_per_batch : int, default=20
+        Environments of an iteration.
+    episodes : int, default=20
+        Episodes in each of them for each inner step, and for the query.
+    discount : float, default=0.99
+        Discount of a time step.
+    gae_lambda : float, default=0.97
+        Of generalised advantage estimation: 0 trusts the baseline, 1 the returns.
+    normalise_observations : bool, default=True
+        Standardise observations by the mean and deviation that the first iteration met.
+    engine : {"auto", "loop", "vectorized", "compiled"}, default="auto"
+        What takes meta-gradients, see :class:`fewshot.MAMLRegressor`.
+    warm_start : bool, default=False
+        Go on with an interrupted, or from an earlier, training.
+    random_state : int or None, default=None
+        Seed of everything random. With an int, training with `total_env_steps`, adapting and evaluating give the same
+        result each time.
+    verbose : int, default=0
+        1 prints a line a few times a minute.
+
+    Attributes
+    ----------
+    observation_space_, action_space_ : gymnasium.Space
+        Of the environments.
+    history_ : pandas.DataFrame
+        A row for each iteration: ``iteration``, ``env_steps``, ``return_0`` (before adaptation), ``return_1``, ..., ``loss``,
+        ``kl``, ``seconds``.
+    n_iter_, n_env_steps_ : int
+        Iterations and time steps of meta-training.
+    module_ : PolicyNetwork
+        A plain network with the (initial, or adapted) weights.
+    adaptation_report_ : AdaptationReport
+        Of an adapted policy: returns before and after.
+
+    References
+    ----------
+    Finn, Abbeel, Levine (2017), Model-agnostic meta-learning for fast adaptation of deep networks, ICML, section 5.3. Rothfuss et
+    al. (2019), ProMP: proximal meta-policy search, ICLR.
+
+    Examples
+    --------
+    >>> from fewshot.applications.rl import MAMLPolicy, PointNavigation
+    >>> family = PointNavigation(horizon=20)
+    >>> policy = MAMLPolicy(tasks_per_batch=4, episodes=5, random_state=0).fit_meta(family, total_env_steps=2000)
+    >>> env = family.make((0.3, -0.2))
+    >>> adapted = policy.adapt(env, episodes=5)
+    >>> adapted.predict([0.0, 0.0]).shape
+    (2,)
+    >>> adapted.evaluate(env, episodes=3).shape
+    (3,)
+    """
+
+    def __init__(
+        self,
+        module: Any = None,
+        *,
+        hidden: Any = (64, 64),
+        activation: str = "tanh",
+        log_std: float = -0.5,
+        inner_steps: int = 1,
+        inner_lr: float = 0.1,
+        learn_step_sizes: Any = None,
+        surrogate: str = "lvc",
+        order: Any = "exact",
+        outer: Any = "trpo",
+        max_kl: float = 0.01,
+        outer_lr: float = 0.01,
+        tasks_per_batch: int = 20,
+        episodes: int = 20,
+        discount: float = 0.99,
+        gae_lambda: float = 0.97,
+        normalise_observations: bool = True,
+        engine: Any = "auto",
+        warm_start: bool = False,
+        random_state: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.module = module
+        self.hidden = hidden
+        self.activation = activation
+        self.log_std = log_std
+        self.inner_steps = inner_steps
+        self.inner_lr = inner_lr
+        self.learn_step_sizes = learn_step_sizes
+        self.surrogate = surrogate
+        self.order = order
+        self.outer = outer
+        self.max_kl = max_kl
+        self.outer_lr = outer_lr
+        self.tasks_per_batch = tasks_per_batch
+        self.episodes = episodes
+        self.discount = discount
+        self.gae_lambda = gae_lambda
+        self.normalise_observations = normalise_observations
+        self.engine = engine
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # -------------------------------------------------------------------------------------------- meta-training
+
+    def fit_meta(self, family: Any, total_env_steps: int | None = None, max_time: float | None = None) -> MAMLPolicy:
+        """Learn an initial policy over a family of environments.
+
+        Ctrl-C keeps what was learned; with ``warm_start=True`` the same call goes on, as if nothing had happened.
+
+        Parameters
+        ----------
+        family : Family or what :func:`~fewshot.applications.rl.as_family` takes
+            Environments, see :class:`~fewshot.applications.rl.EnvFamily`.
+        total_env_steps : int, default=None
+            Stop after the iteration in which the time steps of all environments together reach this number.
+        max_time : float, default=None
+            Stop after the iteration in which so many seconds are over. Both None: five minutes.
+
+        Returns
+        -------
+        MAMLPolicy
+            Itself.
+
+        Raises
+        ------
+        InvalidParameterError
+            If a setting, a space or the budget cannot be used.
+        """
+        budget = Budget(total_env_steps, max_time)
+        source = as_family(family)
+        check_spaces(source.observation_space, source.action_space)
+        settings = self._learner_settings()
+        training = self._training_to_go_on(source, settings) or self._begin(source, settings, budget)
+        size = sum(p.numel() for p in training.learner.parameters.moving.values())
+        said = time.perf_counter()
+        try:
+            with threads_for(size, settings.tasks_per_batch * settings.episodes * source.horizon):
+                while not (training.history and budget.is_spent(training.env_steps)):
+                    self._iterate(training)
+                    if self.verbose and time.perf_counter() - said > SECONDS_BETWEEN_LINES:
+                        said = time.perf_counter()
+                        print(_line(training), flush=True)
+        except KeyboardInterrupt:
+            logger.info("interrupted after %d iterations; warm_start=True goes on", training.learner.done)
+            self._keep(training, source)
+            raise
+        self._keep(training, source)
+        return self
+
+    fit = fit_meta
+
+    def _learner_settings(self) -> LearnerSettings:
+        return LearnerSettings(
+            tasks_per_batch=self.tasks_per_batch,
+            episodes=self.episodes,
+            outer=self.outer,
+            order=self.order,
+            max_kl=self.max_kl,
+            outer_lr=self.outer_lr,
+        )
+
+    def _adaptation(self) -> Adaptation:
+        learn = "tensor" if self.learn_step_sizes is None else self.learn_step_sizes
+        return Adaptation(self.inner_steps, self.inner_lr, learn_step_sizes=learn, half_trust=None)
+
+    def _rng(self, branch: int) -> np.random.Generator:
+        return np.random.default_rng(None if self.random_state is None else [self.random_state, branch])
+
+    def _begin(self, family: Family, settings: LearnerSettings, budget: Budget) -> _Training:
+        rng = self._rng(FIT)
+        for name in ("discount", "gae_lambda"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float | np.number) and 0 <= value <= 1):
+                raise InvalidParameterError(f"{name}: got {value!r}; expected a number from 0 to 1.")
+        network = build_network(
+            self.module,
+            family.observation_space,
+            family.action_space,
+            hidden=self.hidden,
+            activation=self.activation,
+            log_std=self.log_std,
+            seed=int(rng.integers(2**31)),
+        )
+        distribution = distribution_for(family.action_space)
+        functional = build_functional(network, distribution, self.surrogate)
+        actor = Actor(functional, distribution, self._adaptation(), self.discount, self.gae_lambda)
+        most = settings.tasks_per_batch * settings.episodes * family.horizon * (self.inner_steps + 1)
+        learner = Learner(actor, family, settings, engine=self.engine, planned=budget.iterations(most))
+        measured = learner.measure_observations(rng) if self.normalise_observations else 0
+        return _Training(learner, network, rng, measured)
+
+    def _training_to_go_on(self, family: Family, settings: LearnerSettings) -> _Training | None:
+        training: _Training | None = getattr(self, "_training", None)
+        if not self.warm_start or training is None:
+            return None
+        known = training.learner.family
+        if (known.observation_space, known.action_space) != (family.observation_space, family.action_space):
+            raise InvalidParameterError(
+                "family: its spaces are not those of the training to go on with; pass warm_start=False to begin anew."
+            )
+        training.learner.family, training.learner.settings = family, settings
+        return training
+
+    def _iterate(self, training: _Training) -> None:
+        learner = training.learner
+        before, done, began = training.rng.bit_generator.state, learner.done, time.perf_counter()
+        try:
+            found = learner.iterate(training.rng)
+        except KeyboardInterrupt:
+            if learner.done == done:
+                training.rng.bit_generator.state = before  # the unfinished iteration is drawn again
+            raise
+        row: dict[str, float] = {"iteration": learner.done, "env_steps": found.env_steps}
+        row |= {f"return_{k}": value for k, value in enumerate(found.returns)}
+        row |= {"loss": found.loss, "kl": found.kl, "seconds": time.perf_counter() - began}
+        training.history.append(row)
+
+    def _keep(self, training: _Training, family: Family) -> None:
+        learner, functional = training.learner, training.learner.actor.functional
+        self._training = training
+        self.observation_space_, self.action_space_ = family.observation_space, family.action_space
+        self.horizon_ = family.horizon
+        self.history_ = pd.DataFrame(training.history)
+        self.n_iter_, self.n_env_steps_ = learner.done, training.env_steps
+        self._meta = learner.parameters.to(torch.float32)
+        self._meta.moving = {name: value.clone() for name, value in self._meta.moving.items()}
+        self._meta.sizes = {name: value.clone() for name, value in self._meta.sizes.items()}
+        self._theta = self._meta.moving
+        own = functional.copy()
+        own.constant = dict(functional.constant)
+        self._network = training.network
+        self._actor = Actor(own, learner.actor.distribution, learner.actor.adaptation, self.discount, self.gae_lambda)
+
+    # -------------------------------------------------------------------------------------------- adapting
+
+    def adapt(
+        self,
+        env: Any,
+        *,
+        episodes: int = 20,
+        steps: int = 1,
+        guard: bool = True,
+        action_filter: ActionFilter | None = None,
+    ) -> MAMLPolicy:
+        """Adapt to one environment from a few episodes in it.
+
+        Parameters
+        ----------
+        env : gymnasium.Env, VectorEnv or RecordedEpisodes
+            The environment, or episodes that were recorded in it. Episodes are at most as long as in meta-training.
+        episodes : int, default=20
+            Episodes for each step.
+        steps : int, default=1
+            Policy-gradient steps, each on episodes of the policy that the last one gave. Steps past those that
+            meta-training looked ahead use the last one's sizes.
+        guard : bool, default=True
+            Run as many episodes again with the adapted policy, and keep the unadapted one if their mean return is not higher.
+            Recorded episodes leave nothing to run.
+        action_filter : callable, default=None
+            ``(observations, actions) -> actions``, called before each step of the environment with observations of shape
+            (1, episodes, n_observed): what is not safe is replaced.
+
+        Returns
+        -------
+        MAMLPolicy
+            A new policy; this one is unchanged.
+
+        Raises
+        ------
+        NotFittedError
+            If :meth:`fit_meta` was not called before.
+        InvalidDataError
+            If the environment's spaces are not those of meta-training.
+        """
+        self._check_fitted("adapt")
+        _check_counts(episodes=episodes, steps=steps)
+        theta = expand(self._meta.moving, 1)
+        if isinstance(env, RecordedEpisodes):
+            if steps != 1:
+                raise InvalidParameterError(
+                    f"steps: got {steps} with recorded episodes; expected 1, since a later step needs episodes of the adapted "
+                    "policy."
+                )
+            found = env.trajectories(self.observation_space_, self.action_space_)
+            return self._adapted(self._step(theta, found, 0), AdaptationReport.of_recorded(len(env)))
+        rng, stages, after = self._rng(ADAPT), [], None
+        options = {"action_filter": action_filter}
+        with self._episodes_in(env, episodes) as run:
+            for k in range(steps):
+                found = run(theta, rng, **options)
+                stages.append(found.returns()[0].numpy())
+                theta = self._step(theta, found, k)
+            if guard:
+                after = run(theta, rng, **options).returns()[0].numpy()
+        report = AdaptationReport.compare(stages, after)
+        if not report.kept:
+            logger.info("adapt: %s", report)
+        return self._adapted(theta if report.kept else expand(self._meta.moving, 1), report)
+
+    def _step(self, theta: Tensors, found: Trajectories, k: int) -> Tensors:
+        actor = self._actor
+        return actor.step(LoopKernels(actor.functional), self._meta, theta, actor.rows(found), k)
+
+    def _adapted(self, theta: Tensors, report: AdaptationReport) -> MAMLPolicy:
+        new = copy.copy(self)
+        for name in ("_training", "_act_generator"):
+            vars(new).pop(name, None)
+        new._theta = {name: value[0].clone() for name, value in theta.items()}
+        new.adaptation_report_ = report
+        return new
+
+    @contextlib.contextmanager
+    def _episodes_in(self, env: Any, episodes: int) -> Iterator[Callable[..., Trajectories]]:
+        """Give a function ``(theta, rng, **options) -> Trajectories`` that runs so many episodes in an environment."""
+        family = as_family(env, horizon=self.horizon_)
+        for name in ("observation_space", "action_space"):
+            got, expected = getattr(family, name), getattr(self, f"{name}_")
+            if got != expected:
+                raise InvalidDataError(f"env: its {name} is {got}; the policy was trained with {expected}.")
+        task = family.sample(np.random.default_rng(0))
+        slots = min(episodes, getattr(env, "num_envs", episodes))  # a vector environment may have fewer
+        with contextlib.closing(family.batch([task], slots)) as batch:
+
+            def run(theta: Tensors, rng: np.random.Generator, **options: Any) -> Trajectories:
+                rounds = [
+                    self._actor.run(batch, theta, slots, family.horizon, rng, **options)
+                    for _ in range(-(-episodes // slots))
+                ]
+                return Trajectories.join(rounds, axis=1).first(episodes)
+
+            yield run
+
+    # -------------------------------------------------------------------------------------------- acting
+
+    def predict(self, obs: npt.ArrayLike, deterministic: bool = True) -> npt.NDArray[Any]:
+        """Choose actions.
+
+        Parameters
+        ----------
+        obs : array-like of shape (*observation) or (n, *observation)
+            One observation, or several.
+        deterministic : bool, default=True
+            Take the most likely actions; otherwise draw them.
+
+        Returns
+        -------
+        ndarray of shape (*action) or (n, *action)
+            In the action space, within its bounds.
+        """
+        self._check_fitted("predict")
+        observed, actor = encode_observations(self.observation_space_, obs), self._actor
+        if observed.ndim > 2:
+            raise InvalidDataError(
+                f"obs: got shape {np.shape(obs)}; expected one observation of {self.observation_space_}, or several in a row."
+            )
+        x = torch.from_numpy(np.atleast_2d(observed))
+        with torch.no_grad():
+            output = actor.functional.output(self._theta, {}, actor.functional.constant, x)
+            if deterministic:
+                raw = actor.distribution.mode(output)
+            else:
+                raw = actor.distribution.sample(output, actor.distribution.noise((len(x),), self._generator()))
+        actions = to_actions(self.action_space_, raw.numpy())
+        found: npt.NDArray[Any] = actions[0] if observed.ndim == 1 else actions
+        return found
+
+    def _generator(self) -> torch.Generator:
+        if not hasattr(self, "_act_generator"):
+            self._act_generator = torch.Generator().manual_seed(int(self._rng(ACT).integers(2**63)))
+        return self._act_generator
+
+    def evaluate(self, env: Any, episodes: int = 20, deterministic: bool = False) -> npt.NDArray[np.float64]:
+        """Run episodes and return what they brought.
+
+        Parameters
+        ----------
+        env : gymnasium.Env or VectorEnv
+            Where to act.
+        episodes : int, default=20
+            How many.
+        deterministic : bool, default=False
+            Take the most likely actions.
+
+        Returns
+        -------
+        ndarray of shape (episodes,)
+            Undiscounted returns.
+        """
+        self._check_fitted("evaluate")
+        _check_counts(episodes=episodes)
+        theta = {name: value.unsqueeze(0) for name, value in self._theta.items()}
+        with self._episodes_in(env, episodes) as run:
+            found = run(theta, self._rng(EVALUATE), deterministic=deterministic)
+        return found.returns()[0].double().numpy()
+
+    def record(self, env: Any, episodes: int = 20) -> RecordedEpisodes:
+        """Run episodes and return them in the form that :meth:`adapt` takes, with the log-probabilities of the actions.
+
+        Parameters
+        ----------
+        env : gymnasium.Env or VectorEnv
+            Where to act.
+        episodes : int, default=20
+            How many.
+        """
+        self._check_fitted("record")
+        _check_counts(episodes=episodes)
+        theta = {name: value.unsqueeze(0) for name, value in self._theta.items()}
+        with self._episodes_in(env, episodes) as run:
+            return RecordedEpisodes.of(run(theta, self._rng(RECORD)), self.observation_space_, self.action_space_)
+
+    @property
+    def module_(self) -> PolicyNetwork:
+        """A plain network with the (initial, or adapted) weights."""
+        self._check_fitted("module_")
+        network = copy.deepcopy(self._network)
+        network.load_state_dict({**self._theta, **self._actor.functional.constant})
+        return network
+
+    def _check_fitted(self, what: str) -> None:
+        if not hasattr(self, "_meta"):
+            raise NotFittedError(f"{what}: this MAMLPolicy is not meta-trained yet; call fit_meta first.")
+
+
+def _check_counts(**counts: Any) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise InvalidParameterError(f"{name}: got {value!r}; expected a whole number of 1 or more.")
+
+
+def _line(training: _Training) -> str:
+    row = training.history[-1]
+    returns = ", ".join(f"{value:.1f}" for name, value in row.items() if name.startswith("return_"))
+    return f"iteration {row['iteration']:.0f}, {training.env_steps:,} steps: return {returns}"

@@ -1,0 +1,172 @@
+"""Collecting episodes: all tasks and episodes advance together, with one batched forward pass for each time step.
+
+Every task acts by parameters of its own, which are stacked; the pass is recorded once, so a time step costs a few batched matrix
+products whatever the number of tasks. Noise for whole episodes is drawn ahead, which makes a rollout a function of
+its parameters, its tasks and its generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from fewshot.adaptation import Tensors
+from fewshot.recording import record
+
+from .distributions import Distribution
+from .protocols import EpisodeBatch
+from .spaces import encode_observations, n_observed, to_actions
+from .trajectories import Trajectories
+
+__all__ = ["BatchedForward", "collect"]
+
+ActionFilter = Callable[[npt.NDArray[Any], npt.NDArray[Any]], npt.NDArray[Any]]
+
+
+class BatchedForward:
+    """Forward passes of a network with parameters of each task.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Its structure; weights travel as arguments.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self._recorded: dict[Any, Callable[..., Any] | None] = {}
+
+    def bind(self, moving: Tensors, shared: Tensors, constant: Tensors, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the pass for given parameters and inputs of the shape of `x`.
+
+        Parameters
+        ----------
+        moving : dict of str to Tensor
+            With a leading task axis.
+        shared, constant : dict of str to Tensor
+            The same for all tasks.
+        x : Tensor of shape (tasks, rows, n_observed)
+            An example.
+        """
+        groups = (dict(moving), dict(shared), dict(constant))
+        flat, spec = tree_flatten(groups)
+
+        def forward(x: Tensor, *flat: Tensor) -> Tensor:
+            mine, ours, fixed = tree_unflatten(list(flat), spec)
+
+            def one(mine: Tensors, x: Tensor) -> Tensor:
+                out: Tensor = functional_call(self.network, (mine, ours, fixed), (x,))
+                return out
+
+            out: Tensor = vmap(one)(mine, x)
+            return out
+
+        values = [t.contiguous() for t in flat]
+        key = tuple((t.shape, t.dtype) for t in (x, *values))
+        if key not in self._recorded:
+            try:
+                graph = record(lambda *a: [forward(*a)], [x.clone(), *(v.clone() for v in values)])
+                self._recorded[key] = graph.forward
+            except RuntimeError:  # decides by numbers, which a record would repeat
+                self._recorded[key] = None
+        recorded = self._recorded[key]
+        if recorded is None:
+            return lambda x: forward(x, *values)
+        return lambda x: recorded(x, *values)[0]
+
+
+def collect(
+    batch: EpisodeBatch,
+    forward: BatchedForward,
+    distribution: Distribution,
+    parameters: tuple[Tensors, Tensors, Tensors],
+    *,
+    n_tasks: int,
+    n_episodes: int,
+    horizon: int,
+    rng: np.random.Generator,
+    deterministic: bool = False,
+    action_filter: ActionFilter | None = None,
+) -> Trajectories:
+    """Run one episode in every slot of a batch.
+
+    Parameters
+    ----------
+    batch : EpisodeBatch
+        Slots of all tasks.
+    forward : BatchedForward
+        The policy network.
+    distribution : Distribution
+        Of the actions.
+    parameters : tuple of dict of str to Tensor
+        Moving ones with a leading task axis, shared and constant ones without.
+    n_tasks, n_episodes, horizon : int
+        Size of the batch, and most time steps.
+    rng : numpy.random.Generator
+        Source of everything random.
+    deterministic : bool, default=False
+        Take the most likely actions.
+    action_filter : callable, default=None
+        ``(observations, actions) -> actions`` in the environment's spaces, just before a step: what is not safe is replaced.
+
+    Returns
+    -------
+    Trajectories
+    """
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    seen, acted = batch.observation_space, batch.action_space
+    slots = n_tasks, n_episodes
+    now = encode_observations(seen, batch.reset(rng))
+    observations = np.zeros((horizon, *slots, n_observed(seen)), np.float32)
+    rewards, mask = np.zeros((horizon, *slots), np.float32), np.zeros((horizon, *slots), np.float32)
+    actions = torch.zeros(horizon, *slots, distribution.n_values)
+    outputs = torch.zeros(horizon, *slots, distribution.n_outputs)
+    alive, ended = np.ones(slots, bool), np.zeros(slots, bool)
+    last = now.copy()
+    noise = None if deterministic else distribution.noise((horizon, *slots), generator)
+    with torch.no_grad():
+        run = forward.bind(*parameters, torch.from_numpy(now))
+        for t in range(horizon):
+            output = outputs[t] = run(torch.from_numpy(now))
+            raw = distribution.mode(output) if noise is None else distribution.sample(output, noise[t])
+            actions[t], observations[t], mask[t] = raw, now, alive
+            taken = to_actions(acted, raw.numpy())
+            if action_filter is not None:
+                taken = action_filter(now, taken)
+            after, reward, terminated, truncated = batch.step(taken)
+            rewards[t] = np.where(alive, reward, 0.0)
+            now = encode_observations(seen, after)
+            ends = alive & (terminated | truncated)
+            ended |= alive & terminated
+            if ends.any():
+                last[ends] = now[ends]
+                alive = alive & ~ends
+                if not alive.any():
+                    break
+        last[alive] = now[alive]
+        steps = t + 1
+        log_probs = distribution.log_prob(outputs[:steps], actions[:steps])
+    valid = torch.from_numpy(mask[:steps])
+
+    def ordered(values: Tensor) -> Tensor:
+        """From (time, tasks, episodes, ...) to (tasks, episodes, time, ...), zero after the end."""
+        values = values * valid.reshape(*valid.shape, *(1,) * (values.ndim - 3))
+        return F.pad(values.movedim(0, 2), (0, 0) * (values.ndim - 3) + (0, horizon - steps)).contiguous()
+
+    return Trajectories(
+        ordered(torch.from_numpy(observations[:steps])),
+        ordered(actions[:steps]),
+        ordered(log_probs),
+        ordered(torch.from_numpy(rewards[:steps])),
+        ordered(valid),
+        torch.from_numpy(ended),
+        torch.from_numpy(last),
+    )

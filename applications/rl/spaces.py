@@ -1,0 +1,198 @@
+"""Spaces of observations and actions, as the numbers that a policy network reads and writes.
+
+A network sees float32 vectors: the entries of a ``Box``, a one-hot code for a ``Discrete`` observation. It puts out *raw* actions:
+one real number for each entry of a ``Box``, where -1 and 1 stand for the bounds, or the code of a ``Discrete`` action. Every
+function works over any leading axes at once, since it is called in each time step for all episodes of all tasks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium.spaces import Box, Discrete
+
+from fewshot.errors import InvalidDataError, InvalidParameterError
+
+__all__ = ["check_spaces", "encode_observations", "n_actions", "n_observed", "to_actions"]
+
+Space = gymnasium.Space[Any]
+
+
+def check_spaces(observation_space: Space, action_space: Space) -> None:
+    """Refuse spaces that policies cannot read or act in.
+
+    Parameters
+    ----------
+    observation_space, action_space : gymnasium.Space
+        Of a single environment.
+
+    Raises
+    ------
+    InvalidParameterError
+        If one is neither a ``Box`` (of any shape and type) nor a ``Discrete``.
+
+    Examples
+    --------
+    >>> from gymnasium.spaces import Box, Discrete, MultiBinary
+    >>> check_spaces(Box(-1.0, 1.0, (3,)), Discrete(2))
+    >>> check_spaces(Box(-1.0, 1.0, (3,)), MultiBinary(2))
+    Traceback (most recent call last):
+        ...
+    fewshot.errors.InvalidParameterError: action_space: got MultiBinary(2); expected Box or Discrete; ...
+    """
+    wrappers = {"observation_space": "FlattenObservation", "action_space": "TransformAction"}
+    for name, space in (("observation_space", observation_space), ("action_space", action_space)):
+        if not isinstance(space, Box | Discrete):
+            raise InvalidParameterError(
+                f"{name}: got {space}; expected Box or Discrete; wrap the environment, "
+                f"for example in gymnasium.wrappers.{wrappers[name]}"
+            )
+        if isinstance(space, Box) and np.prod(space.shape) == 0:
+            raise InvalidParameterError(f"{name}: got {space}; expected at least one entry; leave out empty spaces")
+
+
+def n_observed(space: Space) -> int:
+    """Count the inputs of a network that reads observations from a space.
+
+    Parameters
+    ----------
+    space : Box or Discrete
+        Of observations.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> from gymnasium.spaces import Box, Discrete
+    >>> n_observed(Box(-1.0, 1.0, (2, 3))), n_observed(Discrete(5))
+    (6, 5)
+    """
+    return int(space.n) if isinstance(space, Discrete) else int(np.prod(space.shape or ()))
+
+
+def n_actions(space: Space) -> int:
+    """Count the entries of a Box action, or the choices of a Discrete one.
+
+    Parameters
+    ----------
+    space : Box or Discrete
+        Of actions.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> from gymnasium.spaces import Box, Discrete
+    >>> n_actions(Box(-1.0, 1.0, (2,))), n_actions(Discrete(3, start=1))
+    (2, 3)
+    """
+    return n_observed(space)
+
+
+def encode_observations(space: Space, observations: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Turn observations into what a network reads.
+
+    Parameters
+    ----------
+    space : Box or Discrete
+        Of a single observation.
+    observations : array-like of shape (..., *space.shape)
+        Any number of them.
+
+    Returns
+    -------
+    ndarray of float32 of shape (..., n_observed(space))
+        Flattened entries of a Box; one-hot codes of a Discrete.
+
+    Raises
+    ------
+    InvalidDataError
+        If the shape does not end in the space's, or a discrete observation is none of its values.
+
+    Examples
+    --------
+    >>> from gymnasium.spaces import Box, Discrete
+    >>> encode_observations(Box(-1.0, 1.0, (2,)), [[0.5, 1.0]])
+    array([[0.5, 1. ]], dtype=float32)
+    >>> encode_observations(Discrete(3, start=1), [1, 3])
+    array([[1., 0., 0.],
+           [0., 0., 1.]], dtype=float32)
+    """
+    values = np.asarray(observations)
+    if isinstance(space, Discrete):
+        codes = values - space.start
+        hot: npt.NDArray[np.float32] = (codes[..., None] == np.arange(space.n)).astype(np.float32)
+        if not hot.any(axis=-1).all():
+            raise InvalidDataError(
+                f"observations: got a value that is not in {space}; expected integers from {space.start} to "
+                f"{space.start + space.n - 1}; mend the environment's observation_space"
+            )
+        return hot
+    shape = space.shape or ()
+    n_leading = values.ndim - len(shape)
+    if n_leading < 0 or values.shape[n_leading:] != shape:
+        raise InvalidDataError(
+            f"observations: got shape {values.shape}; expected (..., {', '.join(map(str, shape))}) as in {space}; "
+            "mend the environment's observation_space"
+        )
+    return values.reshape(*values.shape[:n_leading], n_observed(space)).astype(np.float32, copy=False)
+
+
+def to_actions(space: Space, raw: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Turn what a policy draws into actions of the environment.
+
+    Parameters
+    ----------
+    space : Box or Discrete
+        Of a single action.
+    raw : array-like of shape (..., n)
+        For a Box one number for each of its n entries: 0 is the middle of its bounds, -1 and 1 are the bounds, and what lies
+        beyond is clipped; an entry with an infinite bound is taken as it is. For a Discrete n is 1: the code, from 0 on.
+
+    Returns
+    -------
+    ndarray of shape (..., *space.shape)
+        In the type of the space, so that a Box of integers gets rounded numbers.
+
+    Raises
+    ------
+    InvalidDataError
+        If the last axis of `raw` has another length.
+
+    Examples
+    --------
+    >>> from gymnasium.spaces import Box, Discrete
+    >>> to_actions(Box(0.0, 10.0, (2,)), [[0.0, 0.5], [-1.0, 3.0]])
+    array([[ 5. ,  7.5],
+           [ 0. , 10. ]], dtype=float32)
+    >>> to_actions(Discrete(3, start=1), [[0.0], [2.0]])
+    array([1, 3])
+    """
+    values = np.asarray(raw, dtype=np.float64)
+    n_values = 1 if isinstance(space, Discrete) else n_observed(space)
+    if not values.ndim or values.shape[-1] != n_values:
+        raise InvalidDataError(
+            f"raw: got shape {values.shape}; expected (..., {n_values}) for {space}; build the policy for this space"
+        )
+    if isinstance(space, Discrete):
+        return values[..., 0].astype(space.dtype) + space.start
+    assert isinstance(space, Box)
+    low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
+    bounded = (space.bounded_below & space.bounded_above).ravel()
+    if bounded.any():
+        # Halves before the difference: the width of a Box that holds most of a type is itself too large for it.
+        centre, half = np.where(bounded, low / 2 + high / 2, 0.0), np.where(bounded, high / 2 - low / 2, 1.0)
+        values = centre + half * values
+    if space.dtype.kind != "f":
+        values = np.rint(values)
+        if space.dtype.itemsize == 8:  # the largest 64-bit integer has no float64: the next above it would overflow
+            high = np.minimum(high, np.nextafter(2.0 ** (64 if space.dtype.kind == "u" else 63), 0.0))
+    values = np.clip(values, low, high)
+    return values.reshape((*values.shape[:-1], *space.shape)).astype(space.dtype)

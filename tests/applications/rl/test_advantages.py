@@ -1,0 +1,97 @@
+"""Generalised advantage estimation against its definition, one episode after another in plain Python."""
+
+import numpy as np
+import pytest
+import torch
+
+from fewshot.applications.rl.advantages import RIDGE, TIME_UNIT, advantages, linear_baseline, returns_to_go
+from fewshot.applications.rl.trajectories import Trajectories
+
+F64 = torch.float64
+DISCOUNT, TRACE = 0.9, 0.8
+
+
+@pytest.fixture
+def found():
+    """Two tasks, three episodes of unequal length, some cut off and some ended."""
+    g = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([[7, 3, 1], [5, 7, 2]])
+    mask = (torch.arange(7) < lengths[..., None]).to(F64)
+
+    def draw(*shape):
+        return torch.randn(2, 3, *shape, generator=g, dtype=F64)
+
+    return Trajectories(
+        draw(7, 2) * mask[..., None],
+        draw(7, 1) * mask[..., None],
+        draw(7) * mask,
+        draw(7) * mask,
+        mask,
+        torch.tensor([[False, True, True], [True, False, False]]),
+        draw(2),
+    )
+
+
+def episodes(found, t):
+    for e in range(found.rewards.shape[1]):
+        n = int(found.mask[t, e].sum())
+        yield e, n, found.observations[t, e, :n].numpy(), found.rewards[t, e, :n].numpy()
+
+
+def features(x, time):
+    time = np.asarray(time, dtype=float).reshape(-1, 1) / TIME_UNIT
+    return np.concatenate([x, x**2, time, time**2, time**3, np.ones_like(time)], 1)
+
+
+def plain_returns(rewards, discount):
+    return np.array([sum(discount**k * r for k, r in enumerate(rewards[t:])) for t in range(len(rewards))])
+
+
+def test_returns_to_go(found):
+    got = returns_to_go(found.rewards, DISCOUNT)
+    for t in range(2):
+        for e, n, _, rewards in episodes(found, t):
+            np.testing.assert_allclose(got[t, e, :n], plain_returns(rewards, DISCOUNT))
+
+
+def test_the_baseline_is_a_ridge_regression_of_each_task(found):
+    values, last = linear_baseline(found, DISCOUNT)
+    for t in range(2):
+        phi = np.concatenate([features(x, range(n)) for _, n, x, _ in episodes(found, t)])
+        target = np.concatenate([plain_returns(r, DISCOUNT) for *_, r in episodes(found, t)])
+        gram = phi.T @ phi
+        weights = np.linalg.solve(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)), phi.T @ target)
+        for e, n, x, _ in episodes(found, t):
+            np.testing.assert_allclose(values[t, e, :n], features(x, range(n)) @ weights, rtol=1e-6)
+            assert not values[t, e, n:].any()
+            after = features(found.last_observations[t, e].numpy()[None], [n]) @ weights
+            np.testing.assert_allclose(last[t, e], after[0], rtol=1e-6)
+
+
+def test_advantages_by_their_definition(found):
+    """Where an episode is cut off the last observation's value follows; where it ends, nothing."""
+    values, last = linear_baseline(found, DISCOUNT)
+    got = advantages(found, discount=DISCOUNT, trace=TRACE, standardise=False)
+    for t in range(2):
+        for e, n, _, rewards in episodes(found, t):
+            v = [*values[t, e, :n].tolist(), 0.0 if found.terminated[t, e] else float(last[t, e])]
+            errors = [rewards[k] + DISCOUNT * v[k + 1] - v[k] for k in range(n)]
+            expected = [sum((DISCOUNT * TRACE) ** (j - k) * errors[j] for j in range(k, n)) for k in range(n)]
+            np.testing.assert_allclose(got[t, e, :n], expected, rtol=1e-6, atol=1e-9)
+            assert not got[t, e, n:].any()
+
+
+def test_standardised_advantages_have_mean_0_and_deviation_1_in_each_task(found):
+    got = advantages(found)
+    for t in range(2):
+        real = got[t][found.mask[t] > 0]
+        assert abs(float(real.mean())) < 1e-9
+        assert float((real**2).mean()) == pytest.approx(1.0)
+        assert not got[t][found.mask[t] == 0].any()
+
+
+def test_tasks_do_not_touch_each_other(found):
+    both = advantages(found)
+    for t in range(2):
+        torch.testing.assert_close(advantages(found.task(t)), both[t : t + 1])
+    torch.testing.assert_close(advantages(Trajectories.join([found.task(0), found.task(1)])), both)

@@ -1,0 +1,281 @@
+"""The policy estimator as its users see it."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+from fewshot.applications.rl.learner import Learner
+from fewshot.applications.rl.point_navigation import PointNavigation
+from fewshot.applications.rl.policy import MAMLPolicy
+from fewshot.applications.rl.recorded import RecordedEpisodes
+from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedError
+
+FAMILY = PointNavigation(horizon=15)
+SMALL = {"tasks_per_batch": 3, "episodes": 4, "hidden": (8,), "random_state": 0}
+BUDGET = 3 * 4 * 15 * 2 * 3
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return MAMLPolicy(**SMALL).fit_meta(FAMILY, total_env_steps=BUDGET)
+
+
+@pytest.fixture
+def env():
+    return FAMILY.make((0.4, -0.3))
+
+
+def weights(policy):
+    return torch.cat([p.detach().reshape(-1) for p in policy.module_.parameters()])
+
+
+# ------------------------------------------------------------------------------------------------ meta-training
+
+
+def test_the_same_seed_gives_the_same_policy_and_another_one_another(policy):
+    again = MAMLPolicy(**SMALL).fit_meta(FAMILY, total_env_steps=BUDGET)
+    assert torch.equal(weights(policy), weights(again))
+    assert policy.history_.drop(columns="seconds").equals(again.history_.drop(columns="seconds"))
+    other = MAMLPolicy(**SMALL | {"random_state": 1}).fit_meta(FAMILY, total_env_steps=BUDGET)
+    assert not torch.equal(weights(policy), weights(other))
+
+
+def test_the_budget_is_kept(policy):
+    assert policy.n_env_steps_ >= BUDGET > policy.n_env_steps_ - policy.history_["env_steps"].iloc[-1]
+    assert policy.n_iter_ == len(policy.history_)
+    assert MAMLPolicy(**SMALL).fit_meta(FAMILY, max_time=1e-9).n_iter_ == 1
+    assert MAMLPolicy(**SMALL).fit_meta(FAMILY, total_env_steps=1).n_iter_ == 1
+
+
+@pytest.mark.parametrize("outer", ["trpo", "adam"])
+@pytest.mark.parametrize("learn", [None, False, "parameter"])
+@pytest.mark.parametrize("order", ["exact", "first"])
+def test_every_way_to_train_moves_the_policy(outer, learn, order, monkeypatch):
+    settings = SMALL | {"outer": outer, "learn_step_sizes": learn, "order": order, "inner_steps": 2}
+    trained = MAMLPolicy(**settings).fit_meta(FAMILY, total_env_steps=1)
+    start = MAMLPolicy(**settings)
+    interrupted_at(monkeypatch, Learner, "iterate", 1)
+    with pytest.raises(KeyboardInterrupt):
+        start.fit_meta(FAMILY)
+    assert not torch.equal(weights(trained), weights(start))
+    assert {"return_0", "return_1", "return_2"} <= set(trained.history_)
+    moved = [(trained._meta.sizes[k] - start._meta.sizes[k]).abs().max() > 0 for k in start._meta.sizes]
+    assert all(moved) if learn is not False else not any(moved)
+
+
+def test_discrete_actions_and_surrogates():
+    for surrogate in ("lvc", "dice", "reinforce"):
+        policy = MAMLPolicy(**SMALL | {"surrogate": surrogate}).fit_meta("CartPole-v1", total_env_steps=1)
+        assert policy.predict(np.zeros(4)) in (0, 1)
+        assert policy.predict(np.zeros((5, 4))).shape == (5,)
+        assert {str(policy.predict(np.zeros(4), deterministic=False)) for _ in range(30)} == {"0", "1"}
+
+
+def interrupted_at(monkeypatch, place, name, call):
+    """Raise KeyboardInterrupt in one call of a function."""
+    original, calls = getattr(place, name), []
+
+    def interrupting(*arguments, **options):
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(place, name, interrupting)
+
+
+@pytest.mark.parametrize("where", ["acting", "meta-gradient", "trust region", "optimiser"])
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(policy, monkeypatch, where):
+    from fewshot.applications.rl import learner, rollouts
+    from fewshot.engine import Engine
+    from fewshot.training.outer import OuterOptimizer
+
+    place, name = {
+        "acting": (rollouts, "to_actions"),
+        "meta-gradient": (Engine, "gradient"),
+        "trust region": (learner, "trust_region_step"),
+        "optimiser": (OuterOptimizer, "step"),
+    }[where]
+    going = MAMLPolicy(**SMALL, warm_start=True)
+    with monkeypatch.context() as patch:
+        interrupted_at(patch, place, name, 2 if where != "acting" else 55)
+        with pytest.raises(KeyboardInterrupt):
+            going.fit_meta(FAMILY, total_env_steps=BUDGET)
+    assert going.n_iter_ < policy.n_iter_
+    assert going.predict([0.0, 0.0]).shape == (2,)  # usable as it is
+    going.fit_meta(FAMILY, total_env_steps=BUDGET)
+    assert torch.equal(weights(going), weights(policy))
+    assert going.history_.drop(columns="seconds").equals(policy.history_.drop(columns="seconds"))
+
+
+def test_observations_are_standardised_once(policy, env):
+    assert not torch.equal(policy.module_.scale, torch.ones(2))
+    adapted = policy.adapt(env, episodes=2)
+    assert torch.equal(adapted.module_.scale, policy.module_.scale)
+    plain = MAMLPolicy(**SMALL | {"normalise_observations": False}).fit_meta(FAMILY, total_env_steps=1)
+    assert torch.equal(plain.module_.scale, torch.ones(2)) and torch.equal(plain.module_.mean, torch.zeros(2))
+
+
+# ------------------------------------------------------------------------------------------------ adapting
+
+
+def test_adapting_leaves_the_policy_as_it_was(policy, env):
+    before, report = weights(policy), policy.adapt(env, episodes=3, guard=False)
+    assert torch.equal(weights(policy), before) and not torch.equal(weights(report), before)
+    assert not hasattr(policy, "adaptation_report_")
+    again = report.adapt(env, episodes=3, guard=False)
+    assert torch.equal(weights(again), weights(report))  # it starts from the initial policy again
+    more = policy.adapt(env, episodes=3, steps=3, guard=False)
+    assert not torch.equal(weights(more), weights(report)) and more.adaptation_report_.episodes == 9
+
+
+def test_the_guard_keeps_the_unadapted_policy_where_adapting_does_not_help(policy, env, monkeypatch):
+    """With the sign of the step turned round adapting does harm."""
+    from fewshot.applications.rl.actor import Actor
+
+    honest = policy.adapt(env, episodes=10)
+    assert honest.adaptation_report_.episodes == 20
+    original = Actor.step
+
+    def backwards(self, kernels, parameters, theta, support, k):
+        stepped = original(self, kernels, parameters, theta, support, k)
+        return {name: theta[name] - 30 * (stepped[name] - theta[name]) for name in theta}
+
+    monkeypatch.setattr(Actor, "step", backwards)
+    guarded, harmed = policy.adapt(env, episodes=10), policy.adapt(env, episodes=10, guard=False)
+    report = guarded.adaptation_report_
+    assert not report.kept and report.gain < 0 and report.interval[0] < report.gain < report.interval[1]
+    assert "the unadapted policy is kept" in str(report)
+    assert torch.equal(weights(guarded), weights(policy)) and not torch.equal(weights(harmed), weights(policy))
+
+
+def test_recorded_episodes_give_what_the_environment_gives(policy, env, monkeypatch):
+    from fewshot.applications.rl import policy as module
+
+    monkeypatch.setattr(module, "RECORD", module.ADAPT)  # the same random numbers
+    recorded = policy.record(env, episodes=6)
+    assert len(recorded) == 6 and recorded.actions[0].shape[1:] == (2,)
+    direct = policy.adapt(env, episodes=6, guard=False)
+    torch.testing.assert_close(weights(policy.adapt(recorded)), weights(direct))
+    assert "nothing was judged" in str(policy.adapt(recorded).adaptation_report_)
+
+
+def test_actions_can_be_filtered_while_adapting(policy, env):
+    seen = []
+
+    def careful(observations, actions):
+        seen.append(actions.shape)
+        return np.clip(actions, -0.01, 0.01)
+
+    policy.adapt(env, episodes=3, action_filter=careful)
+    assert set(seen) == {(1, 3, 2)}
+
+
+def test_a_vector_environment_will_do(policy):
+    envs = gymnasium.vector.SyncVectorEnv([lambda: FAMILY.make((0.4, -0.3))] * 4)
+    assert policy.evaluate(envs, episodes=6).shape == (6,)
+    assert policy.adapt(envs, episodes=6).predict([0.0, 0.0]).shape == (2,)
+
+
+# ------------------------------------------------------------------------------------------------ acting
+
+
+def test_actions_stay_within_bounds(policy):
+    far = policy.predict([[50.0, -50.0], [0.0, 0.0]], deterministic=False)
+    assert (np.abs(far) <= 0.1 + 1e-9).all() and far.dtype == np.float32
+    assert policy.predict([0.0, 0.0]).shape == (2,)
+
+
+def test_evaluating_is_a_function_of_the_seed(policy, env):
+    first, again = policy.evaluate(env, episodes=4), policy.evaluate(env, episodes=4)
+    assert first.shape == (4,) and np.array_equal(first, again) and first.std() > 0
+    assert policy.evaluate(env, episodes=4, deterministic=True).std() == 0  # nothing random is left in it
+
+
+def test_module_is_a_plain_network_that_acts_alike(policy, env):
+    adapted = policy.adapt(env, episodes=3, guard=False)
+    x = torch.tensor([[0.1, -0.2]])
+    mean = adapted.module_(x)[:, :2].detach().numpy()
+    np.testing.assert_allclose(np.clip(0.1 * mean, -0.1, 0.1), adapted.predict(x.numpy()), rtol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------ contract
+
+
+def test_parameters_clone_and_repr(policy):
+    copy = clone(policy)
+    assert copy.get_params() == policy.get_params() and not hasattr(copy, "n_iter_")
+    assert repr(MAMLPolicy(max_kl=0.5)) == "MAMLPolicy(max_kl=0.5)"
+
+
+@pytest.mark.parametrize("call", ["adapt", "predict", "evaluate", "record"])
+def test_nothing_works_before_fitting(call, env):
+    argument = [0.0, 0.0] if call == "predict" else env
+    with pytest.raises(NotFittedError, match=f"{call}: this MAMLPolicy is not meta-trained yet; call fit_meta first"):
+        getattr(MAMLPolicy(), call)(argument)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"outer": "ppo"}, "outer: got 'ppo'; expected one of 'trpo', 'adam'"),
+        ({"order": "second"}, "order: got 'second'"),
+        ({"surrogate": "lcv"}, "surrogate: got 'lcv'"),
+        ({"episodes": 0}, "episodes: got 0"),
+        ({"tasks_per_batch": 2.5}, "tasks_per_batch: got 2.5"),
+        ({"max_kl": -1}, "max_kl: got -1"),
+        ({"discount": 1.5}, "discount: got 1.5"),
+        ({"inner_lr": 0}, "inner_lr: got 0"),
+        ({"engine": "fast"}, "engine: got 'fast'"),
+        ({"activation": "cosine"}, "activation: got 'cosine'"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(settings, message):
+    with pytest.raises(InvalidParameterError, match=message) as error:
+        MAMLPolicy(**SMALL | settings).fit_meta(FAMILY, total_env_steps=1)
+    assert "\n" not in str(error.value)
+
+
+def test_calls_that_cannot_be_used_are_named(policy, env):
+    with pytest.raises(InvalidParameterError, match="total_env_steps: got -1"):
+        MAMLPolicy().fit_meta(FAMILY, total_env_steps=-1)
+    with pytest.raises(InvalidParameterError, match="max_time: got 'long'"):
+        MAMLPolicy().fit_meta(FAMILY, max_time="long")
+    with pytest.raises(InvalidParameterError, match="episodes: got 0"):
+        policy.adapt(env, episodes=0)
+    with pytest.raises(InvalidParameterError, match="steps: got 1.5"):
+        policy.adapt(env, steps=1.5)
+    with pytest.raises(InvalidParameterError, match="steps: got 2 with recorded episodes; expected 1"):
+        policy.adapt(policy.record(env, 2), steps=2)
+    with pytest.raises(InvalidDataError, match="env: its observation_space is Box"):
+        policy.adapt(gymnasium.make("CartPole-v1"))
+    with pytest.raises(InvalidDataError, match="obs"):
+        policy.predict(np.zeros((2, 3, 2)))
+
+
+def episodes(**changes):
+    found = {
+        "observations": [np.zeros((4, 2))],
+        "actions": [np.zeros((3, 2))],
+        "rewards": [np.ones(3)],
+        "terminated": [True],
+        "log_probs": [np.zeros(3)],
+    }
+    return RecordedEpisodes(**found | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"log_probs": None}, "log_probs: got None; expected the log-probability of every action"),
+        ({"observations": [np.zeros((3, 2))]}, "observations: episode 0 has 3 entries and 3 rewards; expected 4"),
+        ({"actions": []}, "actions: got 0 episodes; expected 1"),
+        ({"log_probs": [np.full(3, np.nan)]}, "log_probs: episode 0 holds values that are not finite"),
+    ],
+)
+def test_recorded_episodes_are_checked(changes, message):
+    assert len(episodes()) == 1
+    with pytest.raises(InvalidDataError, match=message):
+        episodes(**changes)

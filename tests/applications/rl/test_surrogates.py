@@ -1,0 +1,196 @@
+"""Surrogates against a tabular decision process whose every trajectory is enumerated.
+
+Two objectives are exact here. With infinitely many episodes a task adapts by the true policy gradient, and the meta-gradient is
+(I + alpha H) grad J(theta'), H the Hessian of the expected return J: "dice" has it as the expectation of its second
+derivative, the others a biased one. With finitely many episodes the data of adaptation depend on theta too, and the objective
+E_D[J(theta'(D))] has one more term, grad log p(D) J(theta'(D)), which no surrogate of the support holds: it is what the sampling
+correction of E-MAML adds (Stadie et al. 2018).
+"""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from fewshot.applications.rl.advantages import returns_to_go
+from fewshot.applications.rl.distributions import Categorical
+from fewshot.applications.rl.surrogates import SURROGATES, Surrogate, pack
+from fewshot.errors import InvalidParameterError
+from fewshot.functional import FunctionalModule
+from fewshot.kernels import LoopKernels, VectorizedKernels
+from fewshot.tasks import Rows
+
+STATES, ACTIONS, TIME, DISCOUNT, ALPHA = 2, 2, 3, 0.9, 0.4
+F64 = torch.float64
+
+
+class Process:
+    """Two states, two actions, three steps: 2 x (2 x 2)^3 trajectories, or fewer where the next state is sure."""
+
+    def __init__(self, seed=0):
+        g = torch.Generator().manual_seed(seed)
+        self.next = torch.rand(STATES, ACTIONS, STATES, generator=g, dtype=F64).softmax(-1)
+        self.reward = torch.randn(STATES, ACTIONS, generator=g, dtype=F64)
+        self.theta = 0.5 * torch.randn(STATES, ACTIONS, generator=g, dtype=F64)
+        one = list(itertools.product(range(ACTIONS), range(STATES)))
+        states, actions, chances = [], [], []
+        for choices in itertools.product(one, repeat=TIME):
+            s, chance, seen, acted = 0, 1.0, [], []
+            for a, after in choices:
+                seen.append(s)
+                acted.append(a)
+                chance *= float(self.next[s, a, after])
+                s = after
+            states.append(seen)
+            actions.append(acted)
+            chances.append(chance)
+        self.states, self.actions = torch.tensor(states), torch.tensor(actions)
+        self.chance = torch.tensor(chances, dtype=F64)  # of the environment's part
+        self.rewards = self.reward[self.states, self.actions]
+
+    def log_probs(self, theta):
+        return theta.log_softmax(-1)[self.states, self.actions]
+
+    def weights(self, theta):
+        return self.chance * self.log_probs(theta).sum(-1).exp()
+
+    def value(self, theta):
+        """Expected discounted return."""
+        discounts = DISCOUNT ** torch.arange(TIME, dtype=F64)
+        return (self.weights(theta) * (self.rewards * discounts).sum(-1)).sum()
+
+    def rows(self, weight):
+        """All trajectories as episodes of one task; advantages are discounted returns, without a baseline."""
+        x = nn.functional.one_hot(self.states, STATES).to(F64)
+        to_go = returns_to_go(self.rewards, DISCOUNT) * DISCOUNT ** torch.arange(TIME, dtype=F64)
+        y = pack(
+            self.actions.unsqueeze(-1).to(F64),
+            self.log_probs(self.theta).detach(),
+            to_go,
+            torch.eye(TIME, dtype=F64)[0].expand(to_go.shape),
+        )
+        every = weight.detach().unsqueeze(-1).expand(-1, TIME)
+        return Rows(x.flatten(0, 1)[None], y.flatten(0, 1)[None], every.reshape(1, -1).contiguous())
+
+    def functional(self, kind):
+        net = nn.Linear(STATES, ACTIONS, bias=False).to(F64)
+        with torch.no_grad():
+            net.weight.copy_(self.theta.T)
+        return FunctionalModule(net, Surrogate(Categorical(ACTIONS), kind), "all", ACTIONS)
+
+
+def flat(weight):
+    """From the layer's (actions, states) to theta's order."""
+    return weight.transpose(-1, -2).reshape(*weight.shape[:-2], -1)
+
+
+def derivatives(process, kind, weight):
+    """Gradient and Hessian of the mean surrogate loss over episodes, by the kernels; TIME rows make an episode."""
+    functional = process.functional(kind)
+    n = STATES * ACTIONS
+    rows = process.rows(weight)
+    many = Rows(*(t.expand(n, *t.shape[1:]).contiguous() for t in (rows.x, rows.y, rows.weight)))
+    moving = {"weight": functional.moving["weight"].expand(n, ACTIONS, STATES).contiguous()}
+    directions = torch.eye(n, dtype=F64).reshape(n, STATES, ACTIONS).transpose(1, 2).contiguous()
+    found = [
+        kernels.curvature(moving, {}, many, {"weight": directions}, 0)
+        for kernels in (LoopKernels(functional), VectorizedKernels(functional))
+    ]
+    for a, b in zip(found[0][:2], found[1][:2], strict=True):
+        torch.testing.assert_close(a["weight"], b["weight"])
+    scale = TIME * float(weight.sum())
+    return flat(found[1][0]["weight"])[0] * scale, flat(found[1][1]["weight"]) * scale
+
+
+@pytest.fixture(params=range(3), ids="seed {}".format)
+def process(request):
+    return Process(request.param)
+
+
+def truth(process):
+    gradient = torch.func.grad(process.value)(process.theta).reshape(-1)
+    hessian = torch.func.jacrev(torch.func.grad(process.value))(process.theta).reshape(STATES * ACTIONS, -1)
+    return gradient, hessian
+
+
+def test_the_enumeration_is_complete(process):
+    assert float(process.weights(process.theta).sum()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", SURROGATES)
+def test_every_expected_gradient_is_the_policy_gradient(process, kind):
+    gradient, _ = derivatives(process, kind, process.weights(process.theta))
+    torch.testing.assert_close(-gradient, truth(process)[0])
+
+
+def test_expected_hessians(process):
+    """None for dice, some for lvc, most for reinforce: what the choice of a surrogate costs."""
+    exact = truth(process)[1]
+    error = {
+        kind: float((-derivatives(process, kind, process.weights(process.theta))[1] - exact).norm() / exact.norm())
+        for kind in SURROGATES
+    }
+    assert error["dice"] < 1e-12
+    assert 1e-3 < error["lvc"] < error["reinforce"] / 2
+
+
+def test_dice_gives_the_exact_meta_gradient_of_infinitely_many_episodes(process):
+    gradient, hessian = derivatives(process, "dice", process.weights(process.theta))
+    adapted = process.theta.reshape(-1) - ALPHA * gradient
+    outer = torch.func.grad(process.value)(adapted.reshape(STATES, ACTIONS)).reshape(-1)
+
+    def objective(theta):
+        return process.value(theta + ALPHA * torch.func.grad(process.value)(theta))
+
+    expected = torch.func.grad(objective)(process.theta).reshape(-1)
+    torch.testing.assert_close(outer - ALPHA * (hessian @ outer), expected)
+    for kind in ("lvc", "reinforce"):
+        biased = derivatives(process, kind, process.weights(process.theta))[1]
+        assert (outer - ALPHA * (biased @ outer) - expected).norm() > 1e-3 * expected.norm()
+
+
+def test_with_one_episode_the_sampling_term_is_what_is_missing(process):
+    """Sum over single episodes D of p(D) (I + alpha H_D) grad J(theta'(D)), plus grad p(D) J(theta'(D)), is exact."""
+
+    def adapted(theta, d):
+        to_go = returns_to_go(process.rewards, DISCOUNT) * DISCOUNT ** torch.arange(TIME, dtype=F64)
+        step = torch.func.grad(lambda t: (process.log_probs(t)[d] * to_go[d]).sum())(theta)
+        return theta + ALPHA * step
+
+    def objective(theta):
+        weights = process.weights(theta)
+        return sum(weights[d] * process.value(adapted(theta, d)) for d in range(len(weights)))
+
+    exact = torch.func.grad(objective)(process.theta).reshape(-1)
+    weights = process.weights(process.theta)
+    of_weights = torch.func.jacrev(process.weights)(process.theta)
+    through_data, sampling = torch.zeros_like(exact), torch.zeros_like(exact)
+    for d in range(len(weights)):
+        single = torch.zeros_like(weights)
+        single[d] = 1.0
+        gradient, hessian = derivatives(process, "reinforce", single)
+        theta = process.theta - ALPHA * gradient.reshape(STATES, ACTIONS)
+        outer = torch.func.grad(process.value)(theta).reshape(-1)
+        through_data += weights[d] * (outer - ALPHA * (hessian @ outer))
+        sampling += of_weights[d].reshape(-1) * process.value(theta)
+    torch.testing.assert_close(through_data + sampling, exact)
+    assert sampling.norm() > 0.05 * exact.norm()
+
+
+def test_lvc_clipped_is_ppo():
+    distribution = Categorical(2)
+    output = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0], [0.0, 2.0]], dtype=F64)
+    old = torch.full((4,), 0.5, dtype=F64).log()
+    advantage = torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=F64)
+    loss = Surrogate(distribution, "lvc", clip=0.2)(
+        output, pack(torch.zeros(4, 1, dtype=F64), old, advantage, torch.ones(4))
+    )
+    high, low = 2 * float(torch.sigmoid(torch.tensor(2.0, dtype=F64))), 2 * float(torch.sigmoid(torch.tensor(-2.0)))
+    expected = torch.tensor([-1.2, -low, high, 0.8], dtype=F64)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_an_unknown_surrogate_is_named():
+    with pytest.raises(InvalidParameterError, match="surrogate: got 'lcv'; expected one of 'lvc'"):
+        Surrogate(Categorical(2), "lcv")
