@@ -4,6 +4,7 @@
 member of it.
 """
 
+from . import saving  # noqa: F401 - it registers what files may hold
 from .adaptation_report import AdaptationReport
 from .cartpole_goal import CartPoleGoal
 from .families import EnvFamily

@@ -23,7 +23,7 @@ from sklearn.base import BaseEstimator
 from fewshot.adaptation import Adaptation, Tensors
 from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedError
 from fewshot.kernels import LoopKernels
-from fewshot.metagradient import expand
+from fewshot.metagradient import MetaParameters, expand
 from fewshot.threads import threads_for
 
 from .actor import Actor
@@ -53,7 +53,6 @@ class _Training:
     """An interrupted training."""
 
     learner: Learner
-    network: PolicyNetwork
     rng: np.random.Generator
     measured: int  # time steps before the first iteration
     history: list[dict[str, float]] = field(default_factory=list)
@@ -266,22 +265,28 @@ class MAMLPolicy(BaseEstimator):
             value = getattr(self, name)
             if not (isinstance(value, int | float | np.number) and 0 <= value <= 1):
                 raise InvalidParameterError(f"{name}: got {value!r}; expected a number from 0 to 1.")
-        network = build_network(
-            self.module,
-            family.observation_space,
-            family.action_space,
-            hidden=self.hidden,
-            activation=self.activation,
-            log_std=self.log_std,
-            seed=int(rng.integers(2**31)),
-        )
-        distribution = distribution_for(family.action_space)
-        functional = build_functional(network, distribution, self.surrogate)
-        actor = Actor(functional, distribution, self._adaptation(), self.discount, self.gae_lambda)
+        self.observation_space_, self.action_space_ = family.observation_space, family.action_space
+        actor = self._build(int(rng.integers(2**31)))
         most = settings.tasks_per_batch * settings.episodes * family.horizon * (self.inner_steps + 1)
         learner = Learner(actor, family, settings, engine=self.engine, planned=budget.iterations(most))
         measured = learner.measure_observations(rng) if self.normalise_observations else 0
-        return _Training(learner, network, rng, measured)
+        return _Training(learner, rng, measured)
+
+    def _build(self, seed: int) -> Actor:
+        """Build the network for the spaces, and what acts with it."""
+        self._network = build_network(
+            self.module,
+            self.observation_space_,
+            self.action_space_,
+            hidden=self.hidden,
+            activation=self.activation,
+            log_std=self.log_std,
+            seed=seed,
+        )
+        distribution = distribution_for(self.action_space_)
+        functional = build_functional(self._network, distribution, self.surrogate)
+        self._actor = Actor(functional, distribution, self._adaptation(), self.discount, self.gae_lambda)
+        return self._actor
 
     def _training_to_go_on(self, family: Family, settings: LearnerSettings) -> _Training | None:
         training: _Training | None = getattr(self, "_training", None)
@@ -310,20 +315,16 @@ class MAMLPolicy(BaseEstimator):
         training.history.append(row)
 
     def _keep(self, training: _Training, family: Family) -> None:
-        learner, functional = training.learner, training.learner.actor.functional
+        learner = training.learner
         self._training = training
-        self.observation_space_, self.action_space_ = family.observation_space, family.action_space
         self.horizon_ = family.horizon
         self.history_ = pd.DataFrame(training.history)
         self.n_iter_, self.n_env_steps_ = learner.done, training.env_steps
-        self._meta = learner.parameters.to(torch.float32)
-        self._meta.moving = {name: value.clone() for name, value in self._meta.moving.items()}
-        self._meta.sizes = {name: value.clone() for name, value in self._meta.sizes.items()}
+        meta = {
+            name: value.clone() for name, value in learner.parameters.to().flat().items()
+        }  # training goes on in place
+        self._meta = MetaParameters.from_flat(meta)
         self._theta = self._meta.moving
-        own = functional.copy()
-        own.constant = dict(functional.constant)
-        self._network = training.network
-        self._actor = Actor(own, learner.actor.distribution, learner.actor.adaptation, self.discount, self.gae_lambda)
 
     # -------------------------------------------------------------------------------------------- adapting
 
@@ -398,7 +399,7 @@ class MAMLPolicy(BaseEstimator):
     def _adapted(self, theta: Tensors, report: AdaptationReport) -> MAMLPolicy:
         new = copy.copy(self)
         for name in ("_training", "_act_generator"):
-            vars(new).pop(name, None)
+            new.__dict__.pop(name, None)
         new._theta = {name: value[0].clone() for name, value in theta.items()}
         new.adaptation_report_ = report
         return new

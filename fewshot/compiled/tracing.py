@@ -210,14 +210,15 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
         aten.hardshrink,
         aten._adaptive_avg_pool2d,
     ]
-    own = {
+    own: dict[Any, Callable[..., Any]] = {
         aten.var.correction: _var,
         aten.var_mean.correction: _var_mean,
         aten.softshrink_backward.default: _shrink_backward,
         aten.hardshrink_backward.default: _shrink_backward,
         aten._trilinear.default: _trilinear,
     }
-    return {**_core_aten_decompositions_post_autograd(), **get_decompositions(more), **own}
+    core: dict[Any, Callable[..., Any]] = _core_aten_decompositions_post_autograd()
+    return {**core, **get_decompositions(more), **own}
 
 
 def _var(x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Tensor:

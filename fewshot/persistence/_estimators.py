@@ -26,7 +26,7 @@ from ..networks import BUILDERS, build_module
 from ..normalization import batch_norm_layers
 from ._registry import estimator_from_state, estimator_state
 
-__all__ = ["Builder", "UsersModule", "from_state", "to_state"]
+__all__ = ["Builder", "UsersModule", "describe_module", "from_state", "to_state"]
 
 REBUILT = ("_template", "_functional", "module_")
 PROBE_ROWS = 4
@@ -53,7 +53,8 @@ class UsersModule:
     name: str
 
 
-def _describe(module: Any) -> Builder | UsersModule | None:
+def describe_module(module: Any) -> Builder | UsersModule | None:
+    """Return what stands for the `module` setting of an estimator in a file."""
     if module is None:
         return None
     function, settings = module, None
@@ -74,7 +75,7 @@ def to_state(model: MetaEstimator) -> dict[str, dict[str, Any]]:
         If its settings no longer describe its network.
     """
     state = estimator_state(model)
-    state["parameters"] = {**state["parameters"], "module": _describe(model.module)}
+    state["parameters"] = {**state["parameters"], "module": describe_module(model.module)}
     for name in REBUILT:
         state["fitted"].pop(name, None)
     if not hasattr(model, "_parameters"):
@@ -139,7 +140,7 @@ def from_state(cls: type, state: Mapping[str, Mapping[str, Any]]) -> MetaEstimat
 def _template(model: Any, network: Mapping[str, Any]) -> nn.Module:
     """Build the network that the parameters of `model` describe, a built-in one without memory; check names and shapes."""
     p = model._parameters
-    own = isinstance(_describe(model.module), UsersModule)
+    own = isinstance(describe_module(model.module), UsersModule)
     with nullcontext() if own else torch.device("meta"):
         template = build_module(
             model.module,

@@ -6,11 +6,12 @@ import pytest
 import torch
 from sklearn.base import clone
 
+import fewshot
 from fewshot.applications.rl.learner import Learner
 from fewshot.applications.rl.point_navigation import PointNavigation
 from fewshot.applications.rl.policy import MAMLPolicy
 from fewshot.applications.rl.recorded import RecordedEpisodes
-from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedError
+from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedError, SerializationError
 
 FAMILY = PointNavigation(horizon=15)
 SMALL = {"tasks_per_batch": 3, "episodes": 4, "hidden": (8,), "random_state": 0}
@@ -279,3 +280,34 @@ def test_recorded_episodes_are_checked(changes, message):
     assert len(episodes()) == 1
     with pytest.raises(InvalidDataError, match=message):
         episodes(**changes)
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_saved_policy_acts_and_adapts_alike(policy, env, tmp_path, adapted):
+    model = policy.adapt(env, episodes=3) if adapted else policy
+    fewshot.save(model, tmp_path / "policy")
+    loaded = fewshot.load(tmp_path / "policy")
+    assert loaded.get_params() == model.get_params()
+    assert np.array_equal(loaded.predict([[0.1, 0.2]]), model.predict([[0.1, 0.2]]))
+    assert np.array_equal(loaded.evaluate(env, 3), model.evaluate(env, 3))
+    assert torch.equal(weights(loaded.adapt(env, episodes=3)), weights(model.adapt(env, episodes=3)))
+    assert loaded.history_.equals(model.history_)
+    assert not adapted or loaded.adaptation_report_ == model.adaptation_report_
+    fresh = MAMLPolicy(max_kl=0.2)
+    fewshot.save(fresh, tmp_path / "fresh")
+    assert fewshot.load(tmp_path / "fresh").get_params() == fresh.get_params()
+
+
+def test_a_network_of_ones_own_is_handed_over(tmp_path):
+    def own(n_in, n_out):
+        return torch.nn.Linear(n_in, n_out)
+
+    policy = MAMLPolicy(own, **{k: v for k, v in SMALL.items() if k != "hidden"}).fit_meta(FAMILY, total_env_steps=1)
+    fewshot.save(policy, tmp_path / "policy")
+    loaded = fewshot.load(tmp_path / "policy", module=own)
+    assert np.array_equal(loaded.predict([0.1, 0.2]), policy.predict([0.1, 0.2]))
+    with pytest.raises(SerializationError, match="module: its parameters are not those"):
+        fewshot.load(tmp_path / "policy", module=lambda n_in, n_out: torch.nn.Linear(n_in, n_out, bias=False))
