@@ -70,9 +70,10 @@ class Engine:
     ) -> None:
         if mode not in MODES:
             raise InvalidParameterError(f"engine: got {mode!r}; expected one of {', '.join(map(repr, MODES))}.")
-        if verify not in ("auto", True, False):
+        if verify != "auto" and not isinstance(verify, bool):
             raise InvalidParameterError(f"verify: got {verify!r}; expected 'auto', True or False.")
-        if max_memory is not None and not max_memory > 0:
+        number = isinstance(max_memory, int | float | np.number) and not isinstance(max_memory, bool)
+        if max_memory is not None and not (number and max_memory > 0):
             raise InvalidParameterError(f"max_memory: got {max_memory!r}; expected a positive number of MiB, or None.")
         self.functional, self.adaptation = functional, adaptation
         self.mode, self.verify, self.max_memory = mode, verify, max_memory
@@ -87,6 +88,7 @@ class Engine:
         order: Literal["exact", "first"],
         calibrate: Callable[[MetaParameters], MetaParameters] | None = None,
         planned: int = 0,
+        begun: dict[Any, int] | None = None,
     ) -> None:
         """Choose the kernels and check them on a first batch.
 
@@ -104,7 +106,9 @@ class Engine:
             Changes the starting values once the kernels are chosen and before they are checked: derivatives that overflow
             cannot be compared.
         planned : int, default=0
-            Meta-steps that will follow; many of them repay compiling a program.
+            Meta-steps of the training; many of them repay compiling a program.
+        begun : dict, default=None
+            Kept with a training that may be interrupted, so that it changes over to a program where it would have.
 
         Raises
         ------
@@ -123,6 +127,7 @@ class Engine:
                 planned=planned,
                 at_once=self.mode == "compiled",
                 random=random,
+                begun=begun,
             )
         self._choose_kernels(parameters, supports, query, order, calibrate, random)
         if self.mode == "compiled":
@@ -131,7 +136,7 @@ class Engine:
                 self._switch.library(0, parameters, supports, query)
             if self._switch.reason is not None:
                 raise InvalidParameterError(
-                    f"engine: 'compiled' cannot run this module ({self._switch.reason}); use engine='auto'."
+                    f"engine: 'compiled' is not possible ({self._switch.reason}); use engine='auto'."
                 )
 
     def _choose_kernels(
@@ -167,8 +172,9 @@ class Engine:
                 raise InvalidParameterError(
                     f"engine: 'vectorized' cannot run this module ({reason}); use engine='auto' or 'loop'."
                 ) from error
-            logger.info(
-                "engine: going through the tasks one by one, since the module cannot be vectorised (%s)", reason
+            logger.warning(
+                "engine: going through the tasks one by one, which is slow, since the module cannot be vectorised (%s)",
+                reason,
             )
             calibrate(parameters)
             return
@@ -328,9 +334,9 @@ class Engine:
             self._switch.give_up(self._disagrees(f"the meta-gradient of {worst.partition('/')[2]!r}", errors[worst]))
             return False
         logger.info(
-            "engine: going over to a compiled program (%.2g ms for a meta-gradient, and %.2g ms before)",
-            1e3 * (ended - between),
-            1e3 * (between - began),
+            "engine: a compiled program from here on (%s ms for a meta-gradient, %s ms without)",
+            _milliseconds(ended - between),
+            _milliseconds(between - began),
         )
         return True
 
@@ -449,7 +455,7 @@ class Engine:
     def _without_program(self, reason: str) -> None:
         if self.mode == "compiled":
             raise InvalidParameterError(
-                f"engine: 'compiled' cannot run this module ({reason}); use engine='auto', of a fitted model by "
+                f"engine: 'compiled' is not possible ({reason}); use engine='auto', of a fitted model by "
                 "set_params(engine='auto')."
             )
         said = _SAID.setdefault(self.functional, set())
@@ -465,6 +471,10 @@ class Engine:
     def use(self, *, vectorized: bool) -> None:
         """Take these kernels without trying them, as an earlier :meth:`prepare` found."""
         self.kernels = VectorizedKernels(self.functional) if vectorized else LoopKernels(self.functional)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f}" if seconds < 0.01 else f"{1e3 * seconds:.0f}"
 
 
 def _norm(tensors: Tensors) -> float:

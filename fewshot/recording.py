@@ -97,7 +97,7 @@ class _Recorder(TorchDispatchMode):
         if rewritten is not NotImplemented:
             return rewritten
         if torch.Tag.data_dependent_output in func.tags or _shape_depends_on_numbers(func, args):
-            raise RuntimeError(f"{func} looks at numbers")
+            raise RuntimeError(f"it goes by the values of a tensor, as .item(), bool() and masks do: {func}")
         known = tree_map_only(Tensor, self.node_of, (args, kwargs))
         result = func(*args, **kwargs)
         self.add(self.graph.call_function(func, *known), result)

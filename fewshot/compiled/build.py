@@ -103,7 +103,8 @@ def _toolchain(compiler: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         if subprocess.run(test, capture_output=True, check=False).returncode == 0:
             return version, options
         wide = ()
-    raise BuildError(f"{shlex.join(compiler)} does not take the options {' '.join(OPTIONS)}")
+    logger.debug("compiled: the options are %s", " ".join(OPTIONS))
+    raise BuildError(f"{shlex.join(compiler)} does not take the options of g++ for C++17; CXX names another compiler")
 
 
 class Build:

@@ -1,8 +1,9 @@
 """When a training goes over to a compiled program, and which one serves a batch.
 
 The meta-step of the change follows from the size of the work, not from a clock: results differ by rounding between
-kernels, and the same seed shall give the same result. The compiler has long finished by then; if not, training waits a
-moment for it, and goes on as before if that was not enough.
+kernels, and the same seed shall give the same result. The compiler should have finished by then; if not, training waits a
+moment for it. Where that was not enough, as on a machine that is busy with other things, it goes on as before, says so, and
+changes over later: with ``at_once`` it waits however long it takes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..adaptation import Adaptation
 from ..functional import FunctionalModule
 from ..metagradient import MetaParameters
 from ..tasks import Rows
-from .cache import Request, library_for, reason_against
+from .cache import Pending, Request, library_for, reason_against
 from .library import Library
 from .tracing import columns
 
@@ -29,9 +30,9 @@ __all__ = ["Switch", "seconds_of_step", "with_rows"]
 
 logger = logging.getLogger("fewshot")
 
-REPAYS = 5.0  # seconds of training without a program that make one worth its while
-MOST_PAUSE = 1.2  # seconds that a meta-step may take, waiting for the compiler included
-SOONER = 0.8  # part of the pause spent on purpose: a program does in it what kernels do in many times as long
+REPAYS = 3.0  # seconds of training without a program that make one worth its while
+MOST_PAUSE = 1.8  # seconds that a meta-step may take, waiting for the compiler included
+SOONER = 0.5  # part of the pause spent on purpose: a program does in it what kernels do in many times as long
 OVERHEAD = 1.5e-3  # seconds of one vectorised kernel on small work: dozens of small operations
 UNRECORDED = 2.0  # times as long as that takes a kernel whose operations are not recorded, as before a change
 RATE = 1e10  # floating-point operations in a second, one core, vectorised kernels
@@ -51,6 +52,9 @@ class _Planned:
     request: Request
     rows: tuple[int, int]
     columns: Any  # names, shapes and types of the columns of the rows
+    start: int  # meta-step at which it was begun
+    resumed: bool  # in an earlier call of this training, which was interrupted
+    parts: int = 0  # of the writing, done
     due: int | None = None  # meta-step of the change, once the size of the program is known
     library: Library | None = None
 
@@ -72,6 +76,8 @@ class Switch:
         Wait for the compiler at the first batch, whatever it costs.
     random : bool
         The module draws random numbers.
+    begun : dict, default=None
+        Filled with what an interrupted training needs to change over where it would have: hand it in again.
     """
 
     def __init__(
@@ -83,16 +89,20 @@ class Switch:
         planned: int,
         at_once: bool,
         random: bool,
+        begun: dict[Any, int] | None = None,
     ) -> None:
         self.functional, self.adaptation, self.order = functional, adaptation, order
         self.planned, self.at_once, self.random = planned, at_once, random
         self.reason: str | None = None  # why there is no program, once that is known
         self._programs: list[_Planned] = []
+        self._begun = {} if begun is None else begun
+        self._earlier = dict(self._begun)
 
     def expects(self, parameters: MetaParameters, support: Rows, query: Rows) -> bool:
         """Whether a program will be made for such batches."""
-        if self.reason is None:
-            self.reason = reason_against(parameters, random=self.random)
+        against = reason_against(parameters, random=self.random)
+        if self.reason is None and against is not None:
+            self.give_up(against)
         if self.reason is not None:
             return False
         if self.at_once:
@@ -100,7 +110,12 @@ class Switch:
         n = sum(p.numel() for p in (*parameters.moving.values(), *parameters.shared.values()))
         self.seconds = seconds_of_step(n, support, query, self.adaptation.inner_steps, self.order)
         if self.seconds * self.planned < REPAYS:
-            self.reason = "the training is too short to repay it"
+            total = self.seconds * self.planned
+            reason = f"about {total:.1f} s of work do not repay the compiler; engine='compiled' has it in any case"
+            if self.planned:
+                self.give_up(reason)
+            else:
+                self.reason = reason
             return False
         return True
 
@@ -126,24 +141,34 @@ class Switch:
         described = _described(supports[0]), _described(query)
         planned = next((p for p in self._programs if p.columns == described and _fits(rows, p.rows)), None)
         if planned is None:
-            planned = self._plan(parameters, supports[0], query, rows, described)
+            planned = self._plan(iteration, parameters, supports[0], query, rows, described)
         if planned.library is not None:
             return planned.library, planned.rows
-        if planned.due is not None and iteration < planned.due:
+        while planned.due is None and planned.parts <= iteration - planned.start:
+            found = library_for(planned.request, wait=None if self.at_once else 0.0)
+            planned.parts += 1
+            if not isinstance(found, Pending):
+                return self._found(planned, found)
+            if found.build_seconds is not None:
+                steps = max(1, self._steps_until(found.build_seconds))
+                planned.due = planned.start + planned.parts - 1 + steps
+        if planned.due is None or iteration < planned.due:
             return None
-        wait = None if self.at_once else 0.0 if planned.due is None else self._pause()
-        found = library_for(planned.request, wait=wait)
-        if isinstance(found, Library):
-            planned.library = found
-            return found, planned.rows
+        # An uninterrupted training would have had the program by now.
+        found = library_for(planned.request, wait=None if planned.resumed else self._pause())
+        if isinstance(found, Pending):
+            assert found.build_seconds is not None
+            planned.due = iteration + max(1, self._steps_until(found.build_seconds))
+            logger.info("engine: the compiler is not ready yet; looking again at meta-step %d", planned.due)
+            return None
+        return self._found(planned, found)
+
+    def _found(self, planned: _Planned, found: Library | str) -> tuple[Library, tuple[int, int]] | None:
         if isinstance(found, str):
             self.give_up(found)
-        elif found.build_seconds is not None:
-            more = max(1, self._steps_until(found.build_seconds))
-            if planned.due is not None:
-                logger.info("engine: the compiler is not ready yet; looking again at meta-step %d", iteration + more)
-            planned.due = iteration + more
-        return None
+            return None
+        planned.library = found
+        return found, planned.rows
 
     def _pause(self) -> float:
         """Seconds that a meta-step may wait: the longer it takes by itself, the less."""
@@ -154,21 +179,31 @@ class Switch:
         return math.ceil((build_seconds - SOONER * self._pause()) / (UNRECORDED * self.seconds))
 
     def _plan(
-        self, parameters: MetaParameters, support: Rows, query: Rows, rows: tuple[int, int], described: Any
+        self,
+        iteration: int,
+        parameters: MetaParameters,
+        support: Rows,
+        query: Rows,
+        rows: tuple[int, int],
+        described: Any,
     ) -> _Planned:
-        if any(
-            p.columns == described for p in self._programs
-        ):  # a larger batch than the last one: leave room, so that few programs serve all sizes
+        before = next((r for d, r in self._earlier if d == described and _fits(rows, r)), None)
+        if before is not None:
+            rows = before
+        elif any(p.columns == described for p in self._programs):
+            # A larger batch than the last one: leave room, so that few programs serve all sizes.
             rows = tuple(-(-n * 3 // 2 // 8) * 8 for n in rows)  # type: ignore[assignment]
+        start = self._begun.setdefault((described, rows), iteration)
         support, query = with_rows(support, rows[0]), with_rows(query, rows[1])
         request = Request(self.functional, self.adaptation, parameters, support, query, self.order)
-        self._programs.append(_Planned(request, rows, described))
+        self._programs.append(_Planned(request, rows, described, start, before is not None))
         return self._programs[-1]
 
     def give_up(self, reason: str) -> None:
         """Go on without programs, and say why."""
         self.reason = reason
-        logger.info("engine: going on without a compiled program (%s)", reason)
+        if not self.at_once:  # who insists gets an error instead
+            logger.info("engine: going on without a compiled program (%s)", reason)
 
 
 def _fits(rows: tuple[int, int], room: tuple[int, int]) -> bool:

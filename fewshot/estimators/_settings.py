@@ -68,7 +68,8 @@ engine : {"auto", "loop", "vectorized", "compiled"}, default="auto"
     What runs the network. "auto" begins with all tasks at once, or with one after another where that is impossible, and goes
     over to a compiled C++ program where the work repays the one or two seconds that a compiler needs beside it (the
     environment variable FEWSHOT_CACHE names the folder where programs are kept). "compiled" waits for the program at the
-    start, and raises where there can be none. Results differ by rounding.
+    start, and raises where there can be none. Gradients differ by rounding, which a training in single precision magnifies;
+    with "auto" the change is at the same step each time, unless the machine is too busy to compile in time (the log says so).
 verify : {"auto", True, False}, default="auto"
     Compare the vectorised meta-gradient with the plain loop's once, before training, and a compiled program's with that
     before its first use.

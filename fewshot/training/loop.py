@@ -120,6 +120,7 @@ class TrainingState:
     rounds_since_best: int = 0
     skipped: int = 0
     finished: bool = False
+    programs: dict[Any, int] = field(default_factory=dict)  # when the compiled ones were begun
     round_losses: list[float] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -232,8 +233,8 @@ class _Run:
                     state.parameters.sizes[name].copy_(value)
             return state.parameters
 
-        planned = self.settings.max_iter - state.iteration
-        self.engine.prepare(state.parameters, supports, query, self.settings.order, calibrate, planned)
+        order, planned = self.settings.order, self.settings.max_iter
+        self.engine.prepare(state.parameters, supports, query, order, calibrate, planned, state.programs)
         if first_step and self.validation is not None and state.best is None:
             # Training must beat its own starting point.
             judged, copied = _judged(self.engine, self.validation, state)

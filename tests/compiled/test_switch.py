@@ -65,8 +65,8 @@ class Training:
 
         return [draw(rows[0])] * STEPS, draw(rows[1])
 
-    def prepare(self, planned=10**9, **options):
-        self.engine.prepare(self.meta, *self.batch(**options), "exact", planned=planned)
+    def prepare(self, planned=10**9, begun=None, **options):
+        self.engine.prepare(self.meta, *self.batch(**options), "exact", planned=planned, begun=begun)
         return self
 
     def step(self, iteration, **options):
@@ -123,10 +123,10 @@ def messages(caplog):
 
 def test_a_short_training_is_not_worth_a_program(messages, answers):
     training = Training().prepare(planned=20)
-    assert training.reason == "the training is too short to repay it"
     for k in range(8):
         training.step(k)
-    assert not answers and not messages()
+    (only,) = messages()
+    assert not answers and "s of work do not repay the compiler; engine='compiled'" in only
 
 
 def test_the_estimate_grows_with_the_work():
@@ -156,7 +156,7 @@ def test_a_long_training_changes_at_a_meta_step_that_no_clock_decides(
     changes = [changed_at(t.prepare(), answers) for t in (first, second)]
     assert changes[0] == changes[1] and changes[0] > 1
     assert first.reason is None and len(list(tmp_path.iterdir())) == 1
-    assert sum("going over to a compiled program" in m for m in messages()) == 2
+    assert sum("a compiled program from here on (" in m for m in messages()) == 2
     first.step(changes[0] + 1)
     first.step(changes[0] + 2)
     assert len(messages()) == 2, "it was compared again"
@@ -179,6 +179,24 @@ def test_a_compiler_that_is_not_ready_is_asked_again(compiler, soon, monkeypatch
     for k in range(6, 9):
         training.step(k)
     assert answers and training.reason is None
+
+
+@pytest.mark.parametrize("interrupted", [1, 2, 4, 6, 12])
+def test_a_training_that_was_interrupted_changes_where_it_would_have(compiler, soon, answers, monkeypatch, interrupted):
+    """While the program was written, while it was built, just before the change and after it."""
+    monkeypatch.setattr(cache, "BUILD_SECONDS", 2.5 * switch.UNRECORDED * Training().prepare().engine._switch.seconds)
+    whole = changed_at(Training().prepare(), answers)
+    begun = {}
+    first = Training().prepare(begun=begun)
+    for k in range(interrupted):
+        first.step(k)
+    again = Training().prepare(begun=begun)
+    answers.clear()
+    changes = interrupted
+    while not answers:
+        again.step(changes)
+        changes += 1
+    assert changes - 1 == max(whole, interrupted)
 
 
 @pytest.mark.parametrize("mode", ["loop", "vectorized"])
@@ -371,7 +389,7 @@ def test_compiled_insists(why, monkeypatch, tmp_path):
         "random": "random numbers",
         "float16": "float16",
     }[why]
-    message = rf"^engine: 'compiled' cannot run this module \(.*{reason}.*\); use engine='auto'.$"
+    message = rf"^engine: 'compiled' is not possible \(.*{reason}.*\); use engine='auto'.$"
     with pytest.raises(InvalidParameterError, match=message) as error:
         training.prepare()
     assert "\n" not in str(error.value)
