@@ -504,6 +504,10 @@ class MAMLPolicy(BaseEstimator):
         with self._episodes_in(env, episodes) as run:
             return RecordedEpisodes.of(run(theta, self._rng(RECORD)), self.observation_space_, self.action_space_)
 
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_training"}  # which a copy cannot go on with
+
     @property
     def module_(self) -> PolicyNetwork:
         """A plain network with the (initial, or adapted) weights."""

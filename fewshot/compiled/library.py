@@ -70,6 +70,7 @@ class Library:
         self._parameters = [(g, n) for g in ("moving", "shared", "constant", "sizes") for n in program.names[g]]
         self._per_step = next((n for n in program.names["sizes"] if n.startswith("log_alpha.")), None)
         self.agrees: bool | None = None
+        self._size: int | None = None  # of a gradient
         self._workspaces: list[Tensor] = []  # at rest
 
     def meta_gradient(
@@ -98,7 +99,9 @@ class Library:
         n_tasks = len(query.x)
         inputs = self._inputs(groups, supports, query, steps)
         loss, share = torch.empty(n_tasks, dtype=self._dtype), torch.empty(n_tasks, dtype=self._dtype)
-        size = sum(groups[g][n].numel() for g, n in self._parameters if g != "constant")
+        if self._size is None:
+            self._size = sum(groups[g][n].numel() for g, n in self._parameters if g != "constant")
+        size = self._size
         common = self._common(inputs, groups, n_tasks, steps, share=share, loss=loss)
 
         def run(first: int, last: int, *read: object) -> Tensor:

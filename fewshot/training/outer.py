@@ -12,6 +12,7 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,10 +64,14 @@ class OuterOptimizer:
         values = torch.cat([t.detach().to(device).reshape(-1) for t in flat.values()])
         n_sizes = sum(t.numel() for t in parameters.sizes.values())
         self._n_weights = len(values) - n_sizes
-        self._rates = torch.full_like(values, rates[0])
-        self._rates[self._n_weights :] = rates[1]
+        every_rate = torch.full_like(values, rates[0])
+        every_rate[self._n_weights :] = rates[1]
         # Values and both moments in one tensor, so that a step is one assignment: it is interrupted before or after.
         self._state = torch.stack([values, torch.zeros_like(values), torch.zeros_like(values)])
+        # On the CPU as arrays: a dozen operations on a small vector take numpy a quarter of torch's time.
+        small = _has_arrays(values)
+        self._on_arrays, self._rates = (t.numpy() if small else t for t in (self._state, every_rate))
+        self._after: Any = np.empty_like(self._on_arrays) if small else torch.empty_like(self._state)
         self.steps = 0
         parts = self._state[0].split([t.numel() for t in flat.values()])
         views = {name: part.view(t.shape) for (name, t), part in zip(flat.items(), parts, strict=True)}
@@ -112,40 +117,37 @@ class OuterOptimizer:
         if self._theirs is not None:
             self._their_step(self._theirs, gradient, factor)
             return norm
-        steps, after = self.steps, None
+        n, steps, ready = len(gradient), self.steps, False
+        state, after, rates, g = self._on_arrays[:, :n], self._after[:, :n], self._rates[:n], gradient
+        if not isinstance(state, Tensor):
+            g = gradient.numpy()
         try:
-            after = self._after(gradient, factor)
+            self._update(state, after, rates, g, factor)
             if also is not None:
-                after[0, : len(also)] += also
-            self._state[:, : len(gradient)].copy_(after)
+                after[0, : len(also)] += also if isinstance(state, Tensor) else also.numpy()
+            ready = True
+            state[:] = after
             self.steps = steps + 1
         except KeyboardInterrupt:
-            self.steps = steps + (after is not None and torch.equal(self._state[:, : len(gradient)], after))
+            self.steps = steps + (ready and bool((state == after).all()))
             raise
         return norm
 
-    def _after(self, gradient: Tensor, factor: float) -> Tensor:
-        """Values and moments after a step."""
-        n = len(gradient)
-        before, rates = self._state[:, :n], self._rates[:n]
-        after = torch.empty_like(before)
-        (value, first, second), (new_value, new_first, new_second) = before.unbind(), after.unbind()
+    def _update(self, state: Any, after: Any, rates: Any, g: Any, factor: float) -> None:
+        """Write values and moments after a step to `after`; what is said here holds for arrays and for tensors."""
+        value, first, second = state[0], state[1], state[2]
         if self._name == "sgd":
-            after.copy_(before)
-            new_value.addcmul_(rates, gradient, value=-factor)
-            return after
+            after[0], after[1:] = value - factor * rates * g, state[1:]
+            return
         beta1, beta2 = BETAS
-        torch.lerp(first, gradient, 1 - beta1, out=new_first)
-        torch.mul(second, beta2, out=new_second).addcmul_(gradient, gradient, value=1 - beta2)
-        # With both corrections taken out of the tensors, m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps).
+        after[1] = first = first + (1 - beta1) * (g - first)
+        after[2] = second = beta2 * second + (1 - beta2) * g * g
+        # With both corrections taken out of the arrays, m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps).
         first_correction, root = 1 - beta1 ** (self.steps + 1), math.sqrt(1 - beta2 ** (self.steps + 1))
-        ratio = new_second.sqrt().add_(EPSILON * root)
-        torch.div(new_first, ratio, out=ratio)
-        torch.addcmul(value, rates, ratio, value=-factor * root / first_correction, out=new_value)
+        after[0] = value - factor * root / first_correction * rates * (first / (second**0.5 + EPSILON * root))
         if self._name == "adamw":  # of the weights: decaying a logarithm would pull step sizes to 1
-            m = min(n, self._n_weights)
-            new_value[:m].addcmul_(rates[:m], value[:m], value=-factor * ADAMW_DECAY)
-        return after
+            m = min(len(g), self._n_weights)
+            after[0, :m] -= factor * ADAMW_DECAY * rates[:m] * value[:m]
 
     def _their_step(self, theirs: torch.optim.Optimizer, gradient: Tensor, factor: float) -> None:
         for group, rate in zip(theirs.param_groups, self._full_rates, strict=True):
@@ -175,3 +177,7 @@ class OuterOptimizer:
         else:
             self._state[1:].copy_(state["moments"])
             self.steps = state["steps"]
+
+
+def _has_arrays(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)

@@ -1,0 +1,96 @@
+"""What adapting brings, over many unseen environments at once: return against adaptation step."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fewshot.errors import InvalidDataError, InvalidParameterError
+from fewshot.kernels import VectorizedKernels
+from fewshot.metagradient import MetaParameters, expand
+from fewshot.threads import threads_for
+
+from .policy import MAMLPolicy
+from .sources import as_family
+
+__all__ = ["adaptation_curve"]
+
+
+def adaptation_curve(
+    policy: MAMLPolicy,
+    family: Any,
+    *,
+    n_tasks: int = 40,
+    episodes: int = 20,
+    steps: int = 1,
+    inner_lr: float | None = None,
+    random_state: int | None = None,
+) -> pd.DataFrame:
+    """Adapt to unseen tasks of a family, all at once, and return what each step brought.
+
+    Every step uses fresh episodes of the policy before it; these episodes are also what that policy is judged by. No guard
+    takes part: the figures are those of adapting itself.
+
+    Parameters
+    ----------
+    policy : MAMLPolicy
+        Meta-trained.
+    family : Family or what :func:`~fewshot.applications.rl.as_family` takes
+        Where tasks are drawn from.
+    n_tasks, episodes : int, default=40, 20
+        Tasks, and episodes of each for each step.
+    steps : int, default=1
+        Adaptation steps.
+    inner_lr : float, default=None
+        One step size for all steps in place of the policy's own.
+    random_state : int or None, default=None
+        Seed of tasks and episodes: the same one gives different policies the same tasks.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each task and number of steps done: ``task``, ``step``, ``return`` (mean over episodes, undiscounted),
+        ``length`` (time steps, mean over episodes).
+
+    Examples
+    --------
+    >>> from fewshot.applications.rl import MAMLPolicy, PointNavigation, adaptation_curve
+    >>> family = PointNavigation(horizon=20)
+    >>> policy = MAMLPolicy(tasks_per_batch=4, episodes=5, random_state=0).fit_meta(family, total_env_steps=2000)
+    >>> curve = adaptation_curve(policy, family, n_tasks=3, episodes=4, random_state=0)
+    >>> curve.groupby("step").size().tolist()
+    [3, 3]
+    """
+    policy._check_fitted("adaptation_curve")
+    for name, value, least in (("n_tasks", n_tasks, 1), ("episodes", episodes, 1), ("steps", steps, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise InvalidParameterError(f"{name}: got {value!r}; expected a whole number of {least} or more.")
+    source, actor, meta = as_family(family), policy._actor, policy._meta
+    if (source.observation_space, source.action_space) != (policy.observation_space_, policy.action_space_):
+        raise InvalidDataError("family: its spaces are not those that the policy was trained with.")
+    if inner_lr is not None:
+        if not inner_lr > 0:
+            raise InvalidParameterError(f"inner_lr: got {inner_lr!r}; expected a positive number, or None.")
+        sizes = {name: torch.full_like(value, math.log(inner_lr)) for name, value in meta.sizes.items()}
+        meta = MetaParameters(meta.moving, meta.shared, sizes)
+    rng = np.random.default_rng(random_state)
+    tasks = [source.sample(rng) for _ in range(n_tasks)]
+    kernels, theta = VectorizedKernels(actor.functional), expand(meta.moving, n_tasks)
+    n = sum(p.numel() for p in meta.moving.values())
+    parts = []
+    with (
+        contextlib.closing(source.batch(tasks, episodes)) as batch,
+        threads_for(n, n_tasks * episodes * source.horizon),
+    ):
+        for step in range(steps + 1):
+            found = actor.run(batch, theta, episodes, source.horizon, rng)
+            mean = {"return": found.returns().mean(1).numpy(), "length": found.mask.sum(-1).mean(1).numpy()}
+            parts.append(pd.DataFrame({"task": range(n_tasks), "step": step} | mean))
+            if step < steps:
+                theta = actor.step(kernels, meta, theta, actor.rows(found), step)
+    return pd.concat(parts, ignore_index=True)
