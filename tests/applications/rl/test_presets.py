@@ -8,7 +8,7 @@ import pytest
 from gymnasium.envs import classic_control
 from gymnasium.utils.env_checker import check_env
 
-from fewshot.applications.rl import presets
+from fewshot.applications.rl import _presets as presets
 from fewshot.errors import InvalidParameterError, MissingDependencyError
 
 HAS_MUJOCO = importlib.util.find_spec("mujoco") is not None
