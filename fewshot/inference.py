@@ -76,17 +76,24 @@ def adapt_task_set(
     """
     steps = engine.adaptation.inner_steps if steps is None else steps
     by_size = np.argsort(task_set.sizes, kind="stable")
+    groups = _similar(by_size, task_set.sizes[by_size])
     with engine.functional.mode(training=False):
-        parts = [
-            _adapt_similar(engine, parameters, task_set.rows(some), steps)
-            for some in _similar(by_size, task_set.sizes[by_size])
-        ]
-    back = torch.from_numpy(np.argsort(by_size, kind="stable"))
+        parts = [_adapt_similar(engine, parameters, task_set.rows(some), steps) for some in groups]
     return AdaptedTasks(
-        {k: torch.cat([p.moving[k] for p in parts])[back] for k in parts[0].moving},
-        {k: torch.cat([p.statistics[k] for p in parts])[back] for k in parts[0].statistics},
-        torch.cat([p.step_scale for p in parts])[back],
+        {k: _in_order(groups, [p.moving[k] for p in parts]) for k in parts[0].moving},
+        {k: _in_order(groups, [p.statistics[k] for p in parts]) for k in parts[0].statistics},
+        _in_order(groups, [p.step_scale for p in parts]),
     )
+
+
+def _in_order(groups: list[npt.NDArray[np.int64]], parts: list[Tensor]) -> Tensor:
+    """Put what was found for groups of tasks into the order of the tasks, copied no more than need be."""
+    if len(groups) == 1 and (np.diff(groups[0]) > 0).all():
+        return parts[0]
+    out = parts[0].new_empty((sum(map(len, groups)), *parts[0].shape[1:]))
+    for some, part in zip(groups, parts, strict=True):
+        out[torch.from_numpy(some)] = part
+    return out
 
 
 def _similar(tasks: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:

@@ -150,9 +150,10 @@ class Learner:
                 path.append(actor.step(self.kernels, self.parameters, path[-1], supports[-1], k))
             found.append(actor.run(batch, path[-1], s.episodes, self.family.horizon, rng))
         query = actor.rows(found[-1])
+        given = supports or [query]  # without inner steps: a policy trained on all tasks
         if not self.done:
-            self.engine.prepare(self.parameters, supports, query, s.order, planned=self.planned)
-        gradient = self.engine.gradient(self.parameters, supports, query, s.order, 0, self.done)
+            self.engine.prepare(self.parameters, given, query, s.order, planned=self.planned)
+        gradient = self.engine.gradient(self.parameters, given, query, s.order, 0, self.done)
         loss, kl = gradient.mean_loss(), math.nan
         if s.outer == "adam":
             self.optimizer.step(gradient.vector, 1.0)

@@ -17,29 +17,10 @@ from gymnasium.spaces import Box, Discrete, Space
 
 from fewshot.errors import InvalidDataError
 
-from .spaces import encode_observations, n_actions, to_actions
+from .spaces import encode_observations, n_actions, to_actions, to_raw
 from .trajectories import Trajectories
 
-__all__ = ["RecordedEpisodes", "to_raw"]
-
-
-def to_raw(space: Space[Any], actions: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Undo :func:`~.spaces.to_actions`, as far as clipping allows; (..., *action) -> (..., n_values).
-
-    Examples
-    --------
-    >>> to_raw(Box(-0.1, 0.1, (2,)), [[0.1, -0.05]])
-    array([[ 1. , -0.5]], dtype=float32)
-    """
-    values = np.asarray(actions)
-    if not isinstance(space, Box):
-        return (values - space.start).astype(np.float32)[..., None]  # type: ignore[attr-defined]
-    values = values.reshape(*values.shape[: values.ndim - len(space.shape)], -1).astype(np.float64)
-    low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
-    bounded = np.isfinite(low) & np.isfinite(high)
-    centre = np.where(bounded, (np.where(bounded, low, 0) + np.where(bounded, high, 0)) / 2, 0)
-    half = np.where(bounded, (np.where(bounded, high, 0) - np.where(bounded, low, 0)) / 2, 1)
-    return ((values - centre) / np.where(half > 0, half, 1)).astype(np.float32)
+__all__ = ["RecordedEpisodes"]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from gymnasium.spaces import Box, Discrete
 
 from fewshot.errors import InvalidDataError, InvalidParameterError
 
-__all__ = ["check_spaces", "encode_observations", "n_actions", "n_observed", "to_actions"]
+__all__ = ["check_spaces", "encode_observations", "n_actions", "n_observed", "to_actions", "to_raw"]
 
 Space = gymnasium.Space[Any]
 
@@ -184,15 +184,53 @@ def to_actions(space: Space, raw: npt.ArrayLike) -> npt.NDArray[Any]:
     if isinstance(space, Discrete):
         return values[..., 0].astype(space.dtype) + space.start
     assert isinstance(space, Box)
-    low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
-    bounded = (space.bounded_below & space.bounded_above).ravel()
-    if bounded.any():
-        # Halves before the difference: the width of a Box that holds most of a type is itself too large for it.
-        centre, half = np.where(bounded, low / 2 + high / 2, 0.0), np.where(bounded, high / 2 - low / 2, 1.0)
-        values = centre + half * values
+    low, high, centre, half = _bounds(space)
+    values = centre + half * values
     if space.dtype.kind != "f":
         values = np.rint(values)
         if space.dtype.itemsize == 8:  # the largest 64-bit integer has no float64: the next above it would overflow
             high = np.minimum(high, np.nextafter(2.0 ** (64 if space.dtype.kind == "u" else 63), 0.0))
     values = np.clip(values, low, high)
     return values.reshape((*values.shape[:-1], *space.shape)).astype(space.dtype)
+
+
+def to_raw(space: Space, actions: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Undo :func:`to_actions`, as far as clipping and rounding allow.
+
+    Parameters
+    ----------
+    space : Box or Discrete
+        Of a single action.
+    actions : array-like of shape (..., *space.shape)
+        Actions of the environment.
+
+    Returns
+    -------
+    ndarray of float32 of shape (..., n)
+        What a policy would have drawn.
+
+    Examples
+    --------
+    >>> from gymnasium.spaces import Box, Discrete
+    >>> to_raw(Box(-0.5, 0.5, (2,)), [[0.5, -0.25]])
+    array([[ 1. , -0.5]], dtype=float32)
+    >>> to_raw(Discrete(3, start=1), [1, 3])
+    array([[0.],
+           [2.]], dtype=float32)
+    """
+    values = np.asarray(actions)
+    if isinstance(space, Discrete):
+        return (values - space.start).astype(np.float32)[..., None]
+    assert isinstance(space, Box)
+    _, _, centre, half = _bounds(space)
+    flat = values.reshape(*values.shape[: values.ndim - len(space.shape)], -1).astype(np.float64)
+    return ((flat - centre) / np.where(half > 0, half, 1.0)).astype(np.float32)
+
+
+def _bounds(space: Box) -> tuple[npt.NDArray[np.float64], ...]:
+    """Low and high of each entry, and the middle and half the width between them: 0 and 1 where one is infinite."""
+    low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
+    bounded = (space.bounded_below & space.bounded_above).ravel()
+    # Halves before the difference: the width of a Box that holds most of a type is itself too large for it.
+    below, above = np.where(bounded, low / 2, 0.0), np.where(bounded, high / 2, 0.0)
+    return low, high, below + above, np.where(bounded, above - below, 1.0)

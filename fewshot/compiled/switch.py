@@ -144,14 +144,15 @@ class Switch:
             planned = self._plan(iteration, parameters, supports[0], query, rows, described)
         if planned.library is not None:
             return planned.library, planned.rows
-        while planned.due is None and planned.parts <= iteration - planned.start:
+        # The first meta-step, which is waited for, writes nothing yet.
+        while planned.due is None and (self.at_once or planned.parts < iteration - planned.start):
             found = library_for(planned.request, wait=None if self.at_once else 0.0)
             planned.parts += 1
             if not isinstance(found, Pending):
                 return self._found(planned, found)
             if found.build_seconds is not None:
                 steps = max(1, self._steps_until(found.build_seconds))
-                planned.due = planned.start + planned.parts - 1 + steps
+                planned.due = planned.start + planned.parts + steps
         if planned.due is None or iteration < planned.due:
             return None
         # An uninterrupted training would have had the program by now.

@@ -6,7 +6,14 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewshot.applications.rl.spaces import check_spaces, encode_observations, n_actions, n_observed, to_actions
+from fewshot.applications.rl.spaces import (
+    check_spaces,
+    encode_observations,
+    n_actions,
+    n_observed,
+    to_actions,
+    to_raw,
+)
 from fewshot.errors import InvalidDataError, InvalidParameterError
 
 BOXES = [
@@ -129,3 +136,23 @@ def test_other_spaces_are_refused(space):
 def test_an_empty_box_is_refused():
     with pytest.raises(InvalidParameterError, match="observation_space: .*at least one entry"):
         check_spaces(spaces.Box(-1.0, 1.0, (0,)), BOXES[0])
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-0.1, 0.1, (2,)),
+        spaces.Box(np.array([0.0, -np.inf], np.float32), np.array([10.0, 3.0], np.float32)),
+        spaces.Box(-2, 5, (2, 2)),
+        spaces.Discrete(4, start=2),
+    ],
+    ids=str,
+)
+def test_raw_actions_come_back(space):
+    rng = np.random.default_rng(0)
+    raw = (
+        rng.integers(0, 4, (5, 1))
+        if isinstance(space, spaces.Discrete)
+        else rng.uniform(-0.9, 0.9, (5, n_actions(space)))
+    )
+    np.testing.assert_allclose(to_raw(space, to_actions(space, raw)), raw, rtol=1e-5, atol=1e-6)
