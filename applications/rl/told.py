@@ -69,7 +69,8 @@ class Told:
 class _ToldBatch:
     def __init__(self, batch: EpisodeBatch, told: npt.NDArray[np.float32], observation_space: Box) -> None:
         self._batch, self._told = batch, told[:, None]
-        self.observation_space, self.action_space = observation_space, batch.action_space
+        self.observation_space: gymnasium.Space[Any] = observation_space
+        self.action_space = batch.action_space
 
     def _longer(self, observations: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         seen = encode_observations(self._batch.observation_space, observations)

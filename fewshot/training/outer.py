@@ -118,9 +118,8 @@ class OuterOptimizer:
             self._their_step(self._theirs, gradient, factor)
             return norm
         n, steps, ready = len(gradient), self.steps, False
-        state, after, rates, g = self._on_arrays[:, :n], self._after[:, :n], self._rates[:n], gradient
-        if not isinstance(state, Tensor):
-            g = gradient.numpy()
+        state, after, rates = self._on_arrays[:, :n], self._after[:, :n], self._rates[:n]
+        g: Any = gradient if isinstance(state, Tensor) else gradient.numpy()
         try:
             self._update(state, after, rates, g, factor)
             if also is not None:
