@@ -81,7 +81,7 @@ def write_reference(folder: Path) -> None:
 
 def escape_star(app, what, name, obj, options, lines) -> None:
     """Keep the star of a shape such as ``(rows, *features)`` from opening an emphasis."""
-    lines[:] = [re.sub(r"(?<=[ (])\*(?=\w+\))", r"\\*", line) for line in lines]
+    lines[:] = [re.sub(r"(?<=[ (])\*(?=[\w.]+[,)])", r"\\*", line) for line in lines]
 
 
 def setup(app) -> None:

@@ -41,7 +41,7 @@ class Distribution(Protocol):
         ...
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw what :meth:`sample` needs for actions of shape (*shape, n_values)."""
+        """Draw what :meth:`sample` needs for one action at each place of `shape`."""
         ...
 
     def mode(self, output: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class Gaussian:
         return -(0.5 * ((action - mean) * (-log_std).exp()) ** 2 + log_std + HALF_LOG_2_PI).sum(-1)
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw standard normal numbers of shape (*shape, n_values)."""
+        """Draw standard normal numbers, `n_values` for each place of `shape`."""
         return torch.randn(*shape, self.n_values, generator=generator)
 
     def sample(self, output: Tensor, noise: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class Categorical:
         return F.log_softmax(output, -1).gather(-1, action.long()).squeeze(-1)
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw standard Gumbel numbers of shape (*shape, n_outputs)."""
+        """Draw standard Gumbel numbers, `n_outputs` for each place of `shape`."""
         uniform = torch.rand(*shape, self.n_outputs, generator=generator)
         return -(-uniform.clamp(1e-20, 1 - 1e-7).log()).log()
 
