@@ -442,9 +442,8 @@ class Engine:
         if not math.isfinite(length):
             return False  # nothing to compare with: the next call will tell
         precision = torch.finfo(next(iter(expected.values())).dtype).eps
-        if (
-            length <= precision / AGREEMENT * size
-        ):  # a step that is lost in rounding tells little: judged again next time
+        if length <= precision / AGREEMENT * size:
+            # A step that is lost in rounding tells little: the next call is judged again.
             return _norm({name: got[name] - value for name, value in expected.items()}) <= 100 * precision * size
         worst = max(errors, key=lambda name: errors[name])
         library.agrees = errors[worst] <= AGREEMENT

@@ -15,6 +15,7 @@ from fewshot.kernels import VectorizedKernels
 from fewshot.metagradient import MetaParameters, expand
 from fewshot.threads import threads_for
 
+from ._native import check_count
 from .policy import MAMLPolicy
 from .sources import as_family
 
@@ -67,9 +68,8 @@ def adaptation_curve(
     [3, 3]
     """
     policy._check_fitted("adaptation_curve")
-    for name, value, least in (("n_tasks", n_tasks, 1), ("episodes", episodes, 1), ("steps", steps, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise InvalidParameterError(f"{name}: got {value!r}; expected a whole number of {least} or more.")
+    n_tasks, episodes = check_count("n_tasks", n_tasks), check_count("episodes", episodes)
+    steps = steps and check_count("steps", steps)
     source, actor, meta = as_family(family), policy._actor, policy._meta
     if (source.observation_space, source.action_space) != (policy.observation_space_, policy.action_space_):
         raise InvalidDataError("family: its spaces are not those that the policy was trained with.")

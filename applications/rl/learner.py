@@ -24,6 +24,7 @@ from fewshot.metagradient import MetaParameters, expand, task_shares
 from fewshot.tasks import Rows
 from fewshot.training.outer import OuterOptimizer
 
+from ._native import check_count
 from .actor import Actor
 from .protocols import Family
 from .trust_region import AdaptedFisher, trust_region_step
@@ -65,9 +66,7 @@ class LearnerSettings:
 
     def __post_init__(self) -> None:
         for name in ("tasks_per_batch", "episodes"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise InvalidParameterError(f"{name}: got {value!r}; expected a whole number of 1 or more.")
+            check_count(name, getattr(self, name))
         for name in ("max_kl", "outer_lr"):
             value = getattr(self, name)
             if not (isinstance(value, int | float | np.number) and 0 < value < math.inf):

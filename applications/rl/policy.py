@@ -26,6 +26,7 @@ from fewshot.kernels import LoopKernels
 from fewshot.metagradient import MetaParameters, expand
 from fewshot.threads import threads_for
 
+from ._native import check_count
 from .actor import Actor
 from .adaptation_report import AdaptationReport
 from .budget import Budget
@@ -368,7 +369,7 @@ class MAMLPolicy(BaseEstimator):
             If the environment's spaces are not those of meta-training.
         """
         self._check_fitted("adapt")
-        _check_counts(episodes=episodes, steps=steps)
+        episodes, steps = check_count("episodes", episodes), check_count("steps", steps)
         theta = expand(self._meta.moving, 1)
         if isinstance(env, RecordedEpisodes):
             if steps != 1:
@@ -482,10 +483,7 @@ class MAMLPolicy(BaseEstimator):
             Undiscounted returns.
         """
         self._check_fitted("evaluate")
-        _check_counts(episodes=episodes)
-        theta = {name: value.unsqueeze(0) for name, value in self._theta.items()}
-        with self._episodes_in(env, episodes) as run:
-            found = run(theta, self._rng(EVALUATE), deterministic=deterministic)
+        found = self._act_in(env, episodes, EVALUATE, deterministic=deterministic)
         return found.returns()[0].double().numpy()
 
     def record(self, env: Any, episodes: int = 20) -> RecordedEpisodes:
@@ -499,10 +497,14 @@ class MAMLPolicy(BaseEstimator):
             How many.
         """
         self._check_fitted("record")
-        _check_counts(episodes=episodes)
+        found = self._act_in(env, episodes, RECORD)
+        return RecordedEpisodes.of(found, self.observation_space_, self.action_space_)
+
+    def _act_in(self, env: Any, episodes: int, branch: int, **options: Any) -> Trajectories:
+        """Run episodes with the policy as it is."""
         theta = {name: value.unsqueeze(0) for name, value in self._theta.items()}
-        with self._episodes_in(env, episodes) as run:
-            return RecordedEpisodes.of(run(theta, self._rng(RECORD)), self.observation_space_, self.action_space_)
+        with self._episodes_in(env, check_count("episodes", episodes)) as run:
+            return run(theta, self._rng(branch), **options)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
@@ -519,12 +521,6 @@ class MAMLPolicy(BaseEstimator):
     def _check_fitted(self, what: str) -> None:
         if not hasattr(self, "_meta"):
             raise NotFittedError(f"{what}: this MAMLPolicy is not meta-trained yet; call fit_meta first.")
-
-
-def _check_counts(**counts: Any) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise InvalidParameterError(f"{name}: got {value!r}; expected a whole number of 1 or more.")
 
 
 def _line(training: _Training) -> str:
