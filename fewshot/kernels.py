@@ -25,7 +25,7 @@ from torch.func import grad, grad_and_value, vjp, vmap
 
 from .adaptation import Tensors
 from .functional import FunctionalModule, differentiable_forward
-from .recording import record
+from .recording import Recorded
 from .tasks import Rows
 
 __all__ = ["Kernels", "LoopKernels", "VectorizedKernels", "per_task_rows"]
@@ -148,8 +148,6 @@ _TRACES: weakref.WeakKeyDictionary[FunctionalModule, dict[Any, Any]] = weakref.W
 TRACE_AFTER = 3  # calls with the same shapes before a kernel is traced: a trace costs about as much as 50 calls
 NEVER = -(2**62)  # a count of calls that does not reach TRACE_AFTER
 MAX_TRACES = 24  # of one network; rarer shapes run through vmap as they are
-# Recorded by autograd for its own sake; traced kernels run without it.
-NO_OPERATION = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 
 
 class VectorizedKernels:
@@ -223,52 +221,32 @@ class VectorizedKernels:
         return g, of_moving, of_shared
 
     def _run(self, name: str, kernel: Callable[..., Any], arguments: tuple[Any, ...], seed: int) -> Any:
-        flat, spec = torch.utils._pytree.tree_flatten(arguments)
         if not self.trace:
             with torch.no_grad(), differentiable_forward(), torch.random.fork_rng(devices=[], enabled=self.random):
                 if self.random:
                     torch.manual_seed(seed)
                 return kernel(*arguments)
         traces = _TRACES.setdefault(self.functional, {})
+        flat = torch.utils._pytree.tree_leaves(arguments)
         # Names of extra columns belong to the key: the tensors alone do not tell two sets of them apart.
         extras = tuple(tuple(a.extra) for a in arguments if isinstance(a, Rows))
         key = (name, extras, self.functional.skeleton.training, tuple((a.shape, a.dtype, a.device) for a in flat))
         seen = traces.get(key, 0)
         with torch.no_grad():
             if not isinstance(seen, int):
-                traced, out_spec = seen
-                return torch.utils._pytree.tree_unflatten(traced(*(a.contiguous() for a in flat)), out_spec)
+                return seen.replay(flat)
             with differentiable_forward():
                 if seen >= TRACE_AFTER and sum(not isinstance(v, int) for v in traces.values()) < MAX_TRACES:
-                    traces[key] = _traced(kernel, flat, spec)
+                    traces[key] = _traced(kernel, arguments)
                 else:
                     traces[key] = seen + 1
                 return kernel(*arguments)
 
 
-def _traced(kernel: Callable[..., Any], flat: Sequence[Tensor], spec: Any) -> tuple[Any, Any] | int:
-    """Record the operations of a kernel for these shapes.
-
-    Returns a callable on flat tensors and how its results nest, or NEVER.
-    """
-    specs: list[Any] = []
-
-    def on_flat(*tensors: Tensor) -> list[Tensor]:
-        out, out_spec = torch.utils._pytree.tree_flatten(
-            kernel(*torch.utils._pytree.tree_unflatten(list(tensors), spec))
-        )
-        specs.append(out_spec)
-        return out
-
-    # Inputs are told apart by identity: the same tensor passed twice would become one input, hence the copies.
+def _traced(kernel: Callable[..., Any], arguments: Sequence[Any]) -> Recorded | int:
+    """Record the operations of a kernel for these shapes; NEVER if that is not possible."""
     try:
-        graph = record(on_flat, [a.contiguous().clone() for a in flat])
+        return Recorded(kernel, arguments)
     except RuntimeError as error:
         logger.debug("kernels: running untraced (%s)", error)
         return NEVER
-    for node in list(graph.graph.nodes):
-        if node.target in NO_OPERATION:
-            node.replace_all_uses_with(node.args[0])
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    return graph.forward, specs[-1]

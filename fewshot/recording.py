@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.func import functionalize
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["record"]
+__all__ = ["Recorded", "record"]
 
 Rewrites = Mapping[Any, Callable[..., Any]]
 
@@ -57,6 +57,65 @@ def record(
     recorder.graph.output([recorder.node_of(t) for t in results])
     recorder.graph.eliminate_dead_code()
     return GraphModule(recorder.constants, recorder.graph)
+
+
+# What autograd records for its own sake; recorded operations run without it.
+NO_OPERATION = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+
+
+class Recorded:
+    """A function of nested tensors, as the operations that it consists of for the shapes of its arguments.
+
+    Parameters
+    ----------
+    function : callable
+        ``(*arguments) -> nested tensors``; see :func:`record`.
+    arguments : sequence
+        Nested tensors as it takes them; values do not matter.
+
+    Raises
+    ------
+    RuntimeError
+        If the function looks at numbers.
+
+    Examples
+    --------
+    >>> ones = torch.ones(3)
+    >>> recorded = Recorded(lambda pair: {"sum": pair[0] + pair[1]}, [(ones, ones)])
+    >>> recorded((torch.arange(3.0), ones))
+    {'sum': tensor([1., 2., 3.])}
+    """
+
+    def __init__(self, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+        flat, spec = tree_flatten(tuple(arguments))
+        out: list[TreeSpec] = []
+
+        def on_flat(*tensors: Tensor) -> list[Tensor]:
+            leaves, out_spec = tree_flatten(function(*tree_unflatten(list(tensors), spec)))
+            out.append(out_spec)
+            return leaves
+
+        # Inputs are told apart by identity: the same tensor passed twice would become one input, hence the copies.
+        module = record(on_flat, [t.contiguous().clone() for t in flat])
+        for node in list(module.graph.nodes):
+            if node.target in NO_OPERATION:
+                node.replace_all_uses_with(node.args[0])
+        module.graph.eliminate_dead_code()
+        module.recompile()
+        self._forward, self._out = module.forward, out[-1]
+
+    def flat(self, *leaves: Tensor) -> list[Tensor]:
+        """Run on the leaves of the arguments, which must be contiguous; return the leaves of the result."""
+        found: list[Tensor] = self._forward(*leaves)
+        return found
+
+    def replay(self, leaves: Sequence[Tensor]) -> Any:
+        """Run on the leaves of the arguments; return the result."""
+        return tree_unflatten(self.flat(*(t.contiguous() for t in leaves)), self._out)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run on arguments that nest as those which it was recorded with."""
+        return self.replay(tree_flatten(arguments)[0])
 
 
 class _Recorder(TorchDispatchMode):

@@ -131,10 +131,9 @@ class Learner:
         self.parameters = self.optimizer.parameters
         self.engine = Engine(functional, adaptation, mode=engine)
         self.kernels = VectorizedKernels(functional)
-        divergence = functional.copy()
-        divergence.constant = functional.constant  # which measure_observations changes
-        divergence.row_loss = lambda output, target: distribution.kl(target, output)
-        self.divergence = VectorizedKernels(divergence)
+        self.fisher = AdaptedFisher(
+            functional, lambda output, target: distribution.kl(target, output), adaptation, settings.order
+        )
         self.done = 0
 
     def iterate(self, rng: np.random.Generator) -> Iteration:
@@ -189,15 +188,8 @@ class Learner:
         old = self._outputs(path[-1], query)
         stride = max(1, query.weight.numel() // self.settings.cg_rows)
         judged = _every(query._replace(y=old), stride)
-        fisher = AdaptedFisher(
-            self.kernels,
-            self.divergence,
-            actor.adaptation,
-            parameters,
-            path,
-            [_every(rows, stride) for rows in supports],
-            judged,
-        )
+        some = [_every(rows, stride) for rows in supports]
+        fisher = self.fisher.product(parameters, path, some, judged)
 
         def evaluate(change: Tensor) -> tuple[float, float]:
             moved = self._moved(change)

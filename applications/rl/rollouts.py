@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
 from fewshot.adaptation import Tensors
-from fewshot.recording import record
+from fewshot.recording import Recorded
 
 from .distributions import Distribution
 from .protocols import EpisodeBatch
@@ -42,7 +42,7 @@ class BatchedForward:
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
-        self._recorded: dict[Any, Callable[..., Any] | None] = {}
+        self._recorded: dict[Any, Recorded | None] = {}
 
     def bind(self, moving: Tensors, shared: Tensors, constant: Tensors, x: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the pass for given parameters and inputs of the shape of `x`.
@@ -56,31 +56,26 @@ class BatchedForward:
         x : Tensor of shape (tasks, rows, n_observed)
             An example.
         """
-        groups = (dict(moving), dict(shared), dict(constant))
-        flat, spec = tree_flatten(groups)
-
-        def forward(x: Tensor, *flat: Tensor) -> Tensor:
-            mine, ours, fixed = tree_unflatten(list(flat), spec)
-
-            def one(mine: Tensors, x: Tensor) -> Tensor:
-                out: Tensor = functional_call(self.network, (mine, ours, fixed), (x,))
-                return out
-
-            out: Tensor = vmap(one)(mine, x)
-            return out
-
-        values = [t.contiguous() for t in flat]
-        key = tuple((t.shape, t.dtype) for t in (x, *values))
+        arguments = dict(moving), dict(shared), dict(constant)
+        key = tuple((t.shape, t.dtype) for t in (x, *tree_leaves(arguments)))
         if key not in self._recorded:
             try:
-                graph = record(lambda *a: [forward(*a)], [x.clone(), *(v.clone() for v in values)])
-                self._recorded[key] = graph.forward
+                self._recorded[key] = Recorded(self._forward, (x, *arguments))
             except RuntimeError:  # decides by numbers, which a record would repeat
                 self._recorded[key] = None
         recorded = self._recorded[key]
         if recorded is None:
-            return lambda x: forward(x, *values)
-        return lambda x: recorded(x, *values)[0]
+            return lambda x: self._forward(x, *arguments)
+        leaves = [t.contiguous() for t in tree_leaves(arguments)]
+        return lambda x: recorded.flat(x, *leaves)[0]
+
+    def _forward(self, x: Tensor, moving: Tensors, shared: Tensors, constant: Tensors) -> Tensor:
+        def one(moving: Tensors, x: Tensor) -> Tensor:
+            out: Tensor = functional_call(self.network, (moving, shared, constant), (x,))
+            return out
+
+        found: Tensor = vmap(one)(moving, x)
+        return found
 
 
 def collect(

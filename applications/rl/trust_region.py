@@ -2,11 +2,11 @@
 
 The constraint is on the mean Kullback-Leibler divergence of the policies after adaptation, on the observations that these met
 (Finn, Abbeel, Levine 2017, section 5.3; Schulman et al. 2015). Its second derivative at the current point is J^T F J: F the Fisher
-information of the adapted policies, J the derivative of the adapted parameters in the initial ones, K factors (I - alpha H). Both
-J and its transpose are made of products with the Hessian H, which is symmetric, so the kernel of the meta-gradient's pull-back
-serves all three and nothing is unrolled.
+information of the adapted policies, J the derivative of the adapted parameters in the initial ones, K factors (I - alpha H). All
+of it is products with symmetric second derivatives of losses of rows, so nothing is unrolled.
 
-Conjugate gradients need many such products and no accuracy: they run on a part of the rows.
+Conjugate gradients need many such products and no accuracy: they run on a part of the rows, and the product is recorded once as
+a single graph, in which what the Hessians of one step have in common is computed once.
 
 References
 ----------
@@ -15,80 +15,130 @@ Schulman, Levine, Moritz, Jordan, Abbeel (2015), Trust region policy optimizatio
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import grad, vjp, vmap
+from torch.utils._pytree import tree_leaves
 
 from fewshot.adaptation import Adaptation, Tensors, effective_rows
-from fewshot.kernels import Kernels
+from fewshot.functional import FunctionalModule, differentiable_forward
 from fewshot.metagradient import MetaParameters, task_shares
+from fewshot.recording import Recorded
 from fewshot.tasks import Rows
 
 __all__ = ["AdaptedFisher", "conjugate_gradient", "trust_region_step"]
 
+logger = logging.getLogger("fewshot")
 
-@dataclass(frozen=True)
+
 class AdaptedFisher:
     """Second derivative, in the initial parameters, of the divergence between adapted policies.
 
     Parameters
     ----------
-    kernels : Kernels
-        Of the surrogate.
-    divergence : Kernels
-        Of the Kullback-Leibler divergence from the outputs in the rows' targets.
+    functional : FunctionalModule
+        The policy network under its surrogate.
+    divergence : callable
+        Row loss ``(output, target) -> loss``: from the outputs that are the targets to others.
     adaptation : Adaptation
         The inner loop.
-    parameters : MetaParameters
-        Where it starts; everything moves.
-    path : list of dict of str to Tensor
-        Adapted parameters before the first step, after it, ...
-    supports : sequence of Rows
-        Of each step.
-    query : Rows
-        Observations of the adapted policies, with their outputs as targets.
-    damping : float
+    order : {"exact", "first"}, default="exact"
+        "first" leaves out the Hessians: J is the identity, as in the first-order meta-gradient.
+    damping : float, default=0.01
         Added to the diagonal.
     """
 
-    kernels: Kernels
-    divergence: Kernels
-    adaptation: Adaptation
-    parameters: MetaParameters
-    path: list[Tensors]
-    supports: Sequence[Rows]
-    query: Rows
-    damping: float = 1e-2
+    def __init__(
+        self,
+        functional: FunctionalModule,
+        divergence: Callable[[Tensor, Tensor], Tensor],
+        adaptation: Adaptation,
+        order: str = "exact",
+        damping: float = 1e-2,
+    ) -> None:
+        self.functional, self.adaptation, self.order, self.damping = functional, adaptation, order, damping
+        self._judged = functional.copy()
+        self._judged.row_loss = divergence
+        self._recorded: dict[Any, Callable[..., Any]] = {}
 
-    def __call__(self, vector: Tensor) -> Tensor:
-        """Multiply by a vector; shapes (n,) -> (n,)."""
-        n_tasks = len(self.query.x)
-        shape = {name: p.shape for name, p in self.parameters.moving.items()}
-        parts = vector.split([s.numel() for s in shape.values()])
-        v = {
-            name: part.view(shape[name]).expand(n_tasks, *shape[name]) for name, part in zip(shape, parts, strict=True)
-        }
-        steps = range(len(self.supports))
-        for k in steps:
-            along = self._curvature(k, v)
-            scaled = self._scaled(k, along)
-            v = {name: t - scaled[name] for name, t in v.items()}
-        fisher = self.divergence.curvature(self.path[-1], self.parameters.shared, self.query, v, 0)[1]
-        share = task_shares(self.query)
-        v = {name: t * share.reshape(-1, *(1,) * (t.ndim - 1)) for name, t in fisher.items()}
-        for k in reversed(steps):
-            along = self._curvature(k, self._scaled(k, v))
+    def product(
+        self, parameters: MetaParameters, path: Sequence[Tensors], supports: Sequence[Rows], query: Rows
+    ) -> Callable[[Tensor], Tensor]:
+        """Return the function that multiplies by a vector; shapes (n,) -> (n,).
+
+        Parameters
+        ----------
+        parameters : MetaParameters
+            Where it is taken; everything moves.
+        path : sequence of dict of str to Tensor
+            Adapted parameters before the first step, after it, ...; each with a leading task axis.
+        supports : sequence of Rows
+            Of each step.
+        query : Rows
+            Observations of the adapted policies, with their outputs as targets.
+        """
+        n_tasks = len(query.x)
+        if self.order == "first":
+            path, supports = path[-1:], []
+        scales = []
+        for k, support in enumerate(supports):
+            ones = {name: torch.ones_like(value) for name, value in path[k].items()}
+            scales.append(self.adaptation.at(parameters.sizes, k).direction(ones, effective_rows(support.weight)))
+        share = task_shares(query)
+        arguments = list(path), scales, dict(self.functional.constant), list(supports), query
+        shapes = {name: p.shape for name, p in parameters.moving.items()}
+
+        def split(vector: Tensor) -> Tensors:
+            parts = vector.split([s.numel() for s in shapes.values()])
+            return {name: part.view(s) for (name, s), part in zip(shapes.items(), parts, strict=True)}
+
+        def multiplied(vector: Tensor, arguments: Any, share: Tensor) -> Tensor:
+            out = vmap(self._of_task, (None, 0, 0, None, 0, 0))(split(vector), *arguments)
+            return torch.cat([torch.tensordot(share, t, 1).reshape(-1) for t in out.values()])
+
+        example = torch.zeros(sum(s.numel() for s in shapes.values()), dtype=share.dtype)
+        key = tuple((t.shape, t.dtype) for t in tree_leaves(arguments))
+        if key not in self._recorded:
+            self._recorded[key] = _recorded(multiplied, (example, arguments, share))
+        run = self._recorded[key]
+        return lambda vector: run(vector, arguments, share) + self.damping * vector
+
+    def _of_task(
+        self, v: Tensors, path: list[Tensors], scales: list[Tensors], constant: Tensors, supports: list[Rows], query: Rows
+    ) -> Tensors:
+        pulls: list[Callable[[Tensors], tuple[Tensors]]] = []
+        for theta, scale, support in zip(path, scales, supports, strict=False):
+            pulls.append(_curvature(self.functional, theta, constant, support))
+            along = pulls[-1](v)[0]
+            v = {name: t - scale[name] * along[name] for name, t in v.items()}
+        v = _curvature(self._judged, path[-1], constant, query)(v)[0]
+        for pull, scale in zip(reversed(pulls), reversed(scales), strict=True):
+            along = pull({name: scale[name] * t for name, t in v.items()})[0]
             v = {name: t - along[name] for name, t in v.items()}
-        return torch.cat([t.sum(0).reshape(-1) for t in v.values()]) + self.damping * vector
+        return v
 
-    def _curvature(self, k: int, direction: Tensors) -> Tensors:
-        return self.kernels.curvature(self.path[k], self.parameters.shared, self.supports[k], direction, 0)[1]
 
-    def _scaled(self, k: int, v: Tensors) -> Tensors:
-        sizes = self.adaptation.at(self.parameters.sizes, k)
-        return sizes.direction(v, effective_rows(self.supports[k].weight))
+def _curvature(
+    functional: FunctionalModule, theta: Tensors, constant: Tensors, rows: Rows
+) -> Callable[[Tensors], tuple[Tensors]]:
+    """Product with the second derivative of one task's loss, which is symmetric."""
+    result: Any = vjp(lambda m: grad(functional.support_loss)(m, {}, constant, rows), theta)
+    pull_back: Callable[[Tensors], tuple[Tensors]] = result[1]
+    return pull_back
+
+
+def _recorded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any]:
+    """Record a function, if it can be."""
+    try:
+        with differentiable_forward():
+            return Recorded(function, arguments)
+    except RuntimeError as error:
+        logger.debug("trust region: running unrecorded (%s)", error)
+        return function
 
 
 def conjugate_gradient(

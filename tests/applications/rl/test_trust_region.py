@@ -10,7 +10,7 @@ from fewshot.applications.rl.networks import PolicyNetwork
 from fewshot.applications.rl.surrogates import Surrogate, pack
 from fewshot.applications.rl.trust_region import AdaptedFisher, conjugate_gradient, trust_region_step
 from fewshot.functional import FunctionalModule
-from fewshot.kernels import LoopKernels, VectorizedKernels
+from fewshot.kernels import LoopKernels
 from fewshot.metagradient import MetaParameters, expand, inner_loop
 from fewshot.tasks import Rows
 
@@ -81,36 +81,51 @@ class Problem:
             total = total + (kl * self.query.weight[t]).sum() / self.query.weight[t].sum() / N_TASKS
         return total
 
-    def fisher(self, make, damping=0.0):
-        kl = self.functional.copy()
-        kl.row_loss = lambda output, target: self.distribution.kl(target, output)
-        kernels = make(self.functional)
+    def fisher(self, damping=0.0, order="exact"):
+        kernels = LoopKernels(self.functional)
         start = expand(self.parameters.moving, N_TASKS)
         path, _ = inner_loop(kernels, self.adaptation, self.parameters, self.supports, start=start)
         old = torch.stack([self.outputs({k: v[t] for k, v in path[-1].items()}, t) for t in range(N_TASKS)])
-        return AdaptedFisher(
-            kernels,
-            make(kl),
-            self.adaptation,
-            self.parameters,
-            path,
-            self.supports,
-            self.query._replace(y=old.detach()),
-            damping,
+        fisher = AdaptedFisher(
+            self.functional, lambda out, target: self.distribution.kl(target, out), self.adaptation, order, damping
         )
+        query = self.query._replace(y=old.detach())
+        return fisher.product(self.parameters, path, self.supports, query)
 
 
-@pytest.mark.parametrize("make", [LoopKernels, VectorizedKernels])
 @pytest.mark.parametrize("steps", [0, 1, 3])
 @pytest.mark.parametrize("distribution", [Gaussian(2), Categorical(3)], ids=["gaussian", "categorical"])
-def test_the_product_is_the_hessian_of_the_divergence_after_adaptation(make, steps, distribution):
+def test_the_product_is_the_hessian_of_the_divergence_after_adaptation(steps, distribution):
     problem = Problem(distribution, steps)
     at = torch.cat([p.reshape(-1) for p in problem.parameters.moving.values()])
     with torch.enable_grad():
         hessian = torch.autograd.functional.hessian(problem.divergence, at)
-    product = problem.fisher(make, damping=0.5)
+    product = problem.fisher(damping=0.5)
     got = torch.stack([product(v) for v in torch.eye(len(at), dtype=F64)])
     torch.testing.assert_close(got, hessian + 0.5 * torch.eye(len(at), dtype=F64), rtol=1e-8, atol=1e-10)
+
+
+def test_of_first_order_the_product_is_the_fisher_information_of_the_adapted_policies():
+    """J is the identity: the Hessian of the divergence in a common shift of all adapted parameters."""
+    problem = Problem(Gaussian(2), 2)
+    base = [problem.adapted(problem.parameters.moving, t) for t in range(N_TASKS)]
+    sizes = [p.numel() for p in problem.parameters.moving.values()]
+
+    def divergence(shift):
+        total = 0.0
+        for t, theta in enumerate(base):
+            moved = {
+                n: p + part.view(p.shape) for (n, p), part in zip(theta.items(), shift.split(sizes), strict=True)
+            }
+            kl = problem.distribution.kl(problem.outputs(theta, t), problem.outputs(moved, t))
+            total = total + (kl * problem.query.weight[t]).sum() / problem.query.weight[t].sum() / N_TASKS
+        return total
+
+    with torch.enable_grad():
+        fisher = torch.autograd.functional.hessian(divergence, torch.zeros(sum(sizes), dtype=F64))
+    product = problem.fisher(order="first")
+    got = torch.stack([product(v) for v in torch.eye(sum(sizes), dtype=F64)])
+    torch.testing.assert_close(got, fisher, rtol=1e-8, atol=1e-10)
 
 
 def spd(n=8):
