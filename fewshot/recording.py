@@ -61,6 +61,8 @@ def record(
 
 # What autograd records for its own sake; recorded operations run without it.
 NO_OPERATION = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+# The same where they leave the shape as it is; on small tensors calling them takes as long as computing.
+RESHAPES = (torch.ops.aten.expand.default, torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
 
 class Recorded:
@@ -96,13 +98,13 @@ class Recorded:
             return leaves
 
         # Inputs are told apart by identity: the same tensor passed twice would become one input, hence the copies.
-        module = record(on_flat, [t.contiguous().clone() for t in flat])
-        for node in list(module.graph.nodes):
-            if node.target in NO_OPERATION:
+        self._module = record(on_flat, [t.contiguous().clone() for t in flat])
+        for node in list(self._module.graph.nodes):
+            if node.target in NO_OPERATION or (node.target in RESHAPES and _shape(node) == _shape(node.args[0])):
                 node.replace_all_uses_with(node.args[0])
-        module.graph.eliminate_dead_code()
-        module.recompile()
-        self._forward, self._out = module.forward, out[-1]
+        self._module.graph.eliminate_dead_code()
+        self._module.recompile()
+        self._forward, self._out = self._module.forward, out[-1]
 
     def flat(self, *leaves: Tensor) -> list[Tensor]:
         """Run on the leaves of the arguments, which must be contiguous; return the leaves of the result."""
@@ -116,6 +118,51 @@ class Recorded:
     def __call__(self, *arguments: Any) -> Any:
         """Run on arguments that nest as those which it was recorded with."""
         return self.replay(tree_flatten(arguments)[0])
+
+    def split(self, n_free: int) -> tuple[Callable[..., list[Tensor]], Callable[..., list[Tensor]]]:
+        """Part the operations into those that need the first leaves and those that do not.
+
+        Parameters
+        ----------
+        n_free : int
+            How many leaves will change from call to call while the others stay.
+
+        Returns
+        -------
+        before : callable
+            Takes the other leaves.
+        after : callable
+            Takes the first leaves and what `before` returned, and returns the leaves of the result.
+
+        Examples
+        --------
+        >>> a, b = torch.ones(2), torch.full((2,), 3.0)
+        >>> before, after = Recorded(lambda x, y: [x * y.exp().log()], [a, b]).split(1)
+        >>> after(2 * a, *before(b))
+        [tensor([6., 6.])]
+        """
+        graph = self._module.graph
+        holders = [n for n in graph.nodes if n.op == "placeholder"]
+        late = set(holders[:n_free])
+        for node in graph.nodes:
+            if any(p in late for p in node.all_input_nodes):
+                late.add(node)
+        border = [
+            n for n in graph.nodes if n not in late and any(user in late or user.op == "output" for user in n.users)
+        ]
+        early, rest = Graph(), Graph()
+        known = {n: early.placeholder(n.name) for n in holders[n_free:]}
+        for node in graph.nodes:
+            if node not in late and node not in known and node.op != "output":
+                known[node] = early.node_copy(node, lambda n: known[n])
+        early.output([known[n] for n in border])
+        there = {n: rest.placeholder(n.name) for n in (*holders[:n_free], *border)}
+        for node in graph.nodes:
+            if node in late and node not in there and node.op != "output":
+                there[node] = rest.node_copy(node, lambda n: there[n])
+        (results,) = graph.output_node().args
+        rest.output([there[n] for n in results])  # type: ignore[union-attr]
+        return GraphModule(self._module, early).forward, GraphModule(self._module, rest).forward
 
 
 class _Recorder(TorchDispatchMode):
@@ -161,6 +208,10 @@ class _Recorder(TorchDispatchMode):
         result = func(*args, **kwargs)
         self.add(self.graph.call_function(func, *known), result)
         return result
+
+
+def _shape(node: Any) -> Any:
+    return node.meta["val"].shape
 
 
 def _shape_depends_on_numbers(func: Any, args: Any) -> bool:

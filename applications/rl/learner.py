@@ -20,7 +20,7 @@ from fewshot.adaptation import Tensors
 from fewshot.engine import Engine
 from fewshot.errors import InvalidParameterError
 from fewshot.kernels import VectorizedKernels
-from fewshot.metagradient import MetaParameters, expand, task_shares
+from fewshot.metagradient import MetaGradient, MetaParameters, expand, take_tasks, task_shares
 from fewshot.tasks import Rows
 from fewshot.training.outer import OuterOptimizer
 
@@ -51,6 +51,8 @@ class LearnerSettings:
         Bound of the trust region.
     cg_iterations, cg_rows : int
         Products of conjugate gradients, and time steps (of all tasks together) that they are made with.
+    search_tasks : int
+        Tasks that the line search judges a step by.
     outer_lr : float
         Of Adam; with "trpo" of the step sizes alone.
     """
@@ -62,6 +64,7 @@ class LearnerSettings:
     max_kl: float = 0.01
     cg_iterations: int = 8
     cg_rows: int = 1500
+    search_tasks: int = 5
     outer_lr: float = 1e-2
 
     def __post_init__(self) -> None:
@@ -156,7 +159,7 @@ class Learner:
         if s.outer == "adam":
             self.optimizer.step(gradient.vector, 1.0)
         else:
-            kl = self._trust_region(gradient.vector, loss, path, supports, query)
+            kl = self._trust_region(gradient, path, supports, query)
         self.done += 1
         returns = [float(f.returns().mean()) for f in found]
         return Iteration(returns, sum(f.n_steps for f in found), loss, kl)
@@ -181,42 +184,50 @@ class Learner:
         return found.n_steps
 
     def _trust_region(
-        self, gradient: Tensor, loss: float, path: list[Tensors], supports: Sequence[Rows], query: Rows
+        self, gradient: MetaGradient, path: list[Tensors], supports: Sequence[Rows], query: Rows
     ) -> float:
-        parameters, actor = self.parameters, self.actor
+        """Move within the trust region; returns the divergence of the adapted policies."""
+        parameters, settings = self.parameters, self.settings
         weights = sum(p.numel() for p in parameters.moving.values())
-        old = self._outputs(path[-1], query)
-        stride = max(1, query.weight.numel() // self.settings.cg_rows)
-        judged = _every(query._replace(y=old), stride)
-        some = [_every(rows, stride) for rows in supports]
-        fisher = self.fisher.product(parameters, path, some, judged)
+        fisher = self.fisher.product(parameters, path, *self._for_products(path[-1], supports, query))
+        tasks = slice(0, settings.search_tasks)
+        judged = [take_tasks(rows, tasks) for rows in supports], take_tasks(query, tasks)
+        old = self._outputs({name: value[tasks] for name, value in path[-1].items()}, judged[1])
+        share = task_shares(judged[1])
 
         def evaluate(change: Tensor) -> tuple[float, float]:
-            moved = self._moved(change)
-            theta = expand(moved.moving, len(query.x))
-            for k, support in enumerate(supports):
-                theta = actor.step(self.kernels, moved, theta, support, k)
-            new = self._outputs(theta, query)
-            share = task_shares(query)
-            row_loss = actor.functional.row_loss
-            means = [
-                torch.dot(share, (rows * query.weight).sum(1) / query.weight.sum(1).clamp(min=1))
-                for rows in (row_loss(new, query.y), actor.distribution.kl(old, new))
-            ]
-            return float(means[0]), float(means[1])
+            return self._loss_and_divergence(self._moved(change), *judged, old)
 
         change, _, kl = trust_region_step(
-            gradient[:weights],
+            gradient.vector[:weights],
             fisher,
             evaluate,
-            max_kl=self.settings.max_kl,
-            loss=loss,
-            iterations=self.settings.cg_iterations,
+            max_kl=settings.max_kl,
+            loss=float(torch.dot(gradient.loss[tasks], share)),
+            iterations=settings.cg_iterations,
         )
-        only = gradient.clone()
+        only = gradient.vector.clone()
         only[:weights] = 0  # the optimiser moves step sizes alone, which the trust region leaves as they are
         self.optimizer.step(only, 1.0, also=change)
         return kl
+
+    def _for_products(self, theta: Tensors, supports: Sequence[Rows], query: Rows) -> tuple[list[Rows], Rows]:
+        """Take a part of the rows, with the adapted policies' outputs as targets of the query."""
+        stride = max(1, query.weight.numel() // self.settings.cg_rows)
+        part = _every(query, stride)
+        return [_every(rows, stride) for rows in supports], part._replace(y=self._outputs(theta, part))
+
+    def _loss_and_divergence(
+        self, parameters: MetaParameters, supports: Sequence[Rows], query: Rows, old: Tensor
+    ) -> tuple[float, float]:
+        """Surrogate loss of the query after adapting from some parameters, and divergence from the outputs `old`."""
+        actor, theta = self.actor, expand(parameters.moving, len(query.x))
+        for k, support in enumerate(supports):
+            theta = actor.step(self.kernels, parameters, theta, support, k)
+        new, share = self._outputs(theta, query), task_shares(query)
+        rows = actor.functional.row_loss(new, query.y), actor.distribution.kl(old, new)
+        loss, kl = (torch.dot(share, (r * query.weight).sum(1) / query.weight.sum(1).clamp(min=1)) for r in rows)
+        return float(loss), float(kl)
 
     def _moved(self, change: Tensor) -> MetaParameters:
         moving, first = {}, 0

@@ -21,9 +21,10 @@ from torch.utils._pytree import tree_leaves
 from fewshot.adaptation import Tensors
 from fewshot.recording import Recorded
 
+from ._failures import check_finite
 from .distributions import Distribution
 from .protocols import EpisodeBatch
-from .spaces import encode_observations, n_observed, to_actions
+from .spaces import action_map, encode_observations, n_observed
 from .trajectories import Trajectories
 
 __all__ = ["BatchedForward", "collect"]
@@ -42,7 +43,7 @@ class BatchedForward:
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
-        self._recorded: dict[Any, Recorded | None] = {}
+        self._recorded: dict[Any, tuple[Callable[..., Any], Callable[..., Any]] | None] = {}
 
     def bind(self, moving: Tensors, shared: Tensors, constant: Tensors, x: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the pass for given parameters and inputs of the shape of `x`.
@@ -60,14 +61,15 @@ class BatchedForward:
         key = tuple((t.shape, t.dtype) for t in (x, *tree_leaves(arguments)))
         if key not in self._recorded:
             try:
-                self._recorded[key] = Recorded(self._forward, (x, *arguments))
+                self._recorded[key] = Recorded(self._forward, (x, *arguments)).split(1)
             except RuntimeError:  # decides by numbers, which a record would repeat
                 self._recorded[key] = None
         recorded = self._recorded[key]
         if recorded is None:
             return lambda x: self._forward(x, *arguments)
-        leaves = [t.contiguous() for t in tree_leaves(arguments)]
-        return lambda x: recorded.flat(x, *leaves)[0]
+        before, after = recorded
+        bound = before(*(t.contiguous() for t in tree_leaves(arguments)))
+        return lambda x: after(x, *bound)[0]
 
     def _forward(self, x: Tensor, moving: Tensors, shared: Tensors, constant: Tensors) -> Tensor:
         def one(moving: Tensors, x: Tensor) -> Tensor:
@@ -115,40 +117,47 @@ def collect(
     Returns
     -------
     Trajectories
+
+    Raises
+    ------
+    EnvironmentFailedError
+        If an environment gives a reward or an observation that is not finite; it names the task.
     """
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    seen, acted = batch.observation_space, batch.action_space
+    seen, to_actions = batch.observation_space, action_map(batch.action_space)
     slots = n_tasks, n_episodes
     now = encode_observations(seen, batch.reset(rng))
+    check_finite(-1, np.ones(slots, bool), observation=now)
     observations = np.zeros((horizon, *slots, n_observed(seen)), np.float32)
     rewards, mask = np.zeros((horizon, *slots), np.float32), np.zeros((horizon, *slots), np.float32)
-    actions = torch.zeros(horizon, *slots, distribution.n_values)
-    outputs = torch.zeros(horizon, *slots, distribution.n_outputs)
+    actions: list[Tensor] = []
+    outputs: list[Tensor] = []
     alive, ended = np.ones(slots, bool), np.zeros(slots, bool)
     last = now.copy()
     noise = None if deterministic else distribution.noise((horizon, *slots), generator)
     with torch.no_grad():
         run = forward.bind(*parameters, torch.from_numpy(now))
         for t in range(horizon):
-            output = outputs[t] = run(torch.from_numpy(now))
+            outputs.append(output := run(torch.from_numpy(now)))
             raw = distribution.mode(output) if noise is None else distribution.sample(output, noise[t])
-            actions[t], observations[t], mask[t] = raw, now, alive
-            taken = to_actions(acted, raw.numpy())
+            actions.append(raw)
+            observations[t], mask[t] = now, alive
+            taken = to_actions(raw.numpy())
             if action_filter is not None:
                 taken = action_filter(now, taken)
-            after, reward, terminated, truncated = batch.step(taken)
-            rewards[t] = np.where(alive, reward, 0.0)
+            after, rewards[t], terminated, truncated = batch.step(taken)
             now = encode_observations(seen, after)
-            ends = alive & (terminated | truncated)
-            ended |= alive & terminated
+            ends = (terminated | truncated) & alive
             if ends.any():
+                ended |= terminated & alive
                 last[ends] = now[ends]
                 alive = alive & ~ends
                 if not alive.any():
                     break
         last[alive] = now[alive]
         steps = t + 1
-        log_probs = distribution.log_prob(outputs[:steps], actions[:steps])
+        acted = torch.stack(actions)
+        log_probs = distribution.log_prob(torch.stack(outputs), acted)
     valid = torch.from_numpy(mask[:steps])
 
     def ordered(values: Tensor) -> Tensor:
@@ -158,7 +167,7 @@ def collect(
 
     return Trajectories(
         ordered(torch.from_numpy(observations[:steps])),
-        ordered(actions[:steps]),
+        ordered(acted),
         ordered(log_probs),
         ordered(torch.from_numpy(rewards[:steps])),
         ordered(valid),

@@ -7,6 +7,7 @@ function works over any leading axes at once, since it is called in each time st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -16,7 +17,7 @@ from gymnasium.spaces import Box, Discrete
 
 from fewshot.errors import InvalidDataError, InvalidParameterError
 
-__all__ = ["check_spaces", "encode_observations", "n_actions", "n_observed", "to_actions", "to_raw"]
+__all__ = ["action_map", "check_spaces", "encode_observations", "n_actions", "n_observed", "to_actions", "to_raw"]
 
 Space = gymnasium.Space[Any]
 
@@ -175,23 +176,54 @@ def to_actions(space: Space, raw: npt.ArrayLike) -> npt.NDArray[Any]:
     >>> to_actions(Discrete(3, start=1), [[0.0], [2.0]])
     array([1, 3])
     """
-    values = np.asarray(raw, dtype=np.float64)
+    return action_map(space)(np.asarray(raw))
+
+
+def action_map(space: Space) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
+    """Return :func:`to_actions` for a space: what depends on the space alone is done once, not at every time step.
+
+    Parameters
+    ----------
+    space : Box or Discrete
+        Of a single action.
+
+    Examples
+    --------
+    >>> from gymnasium.spaces import Box
+    >>> action_map(Box(0.0, 10.0, (2,)))(np.array([[0.0, 0.5]]))
+    array([[5. , 7.5]], dtype=float32)
+    """
     n_values = 1 if isinstance(space, Discrete) else n_observed(space)
-    if not values.ndim or values.shape[-1] != n_values:
-        raise InvalidDataError(
-            f"raw: got shape {values.shape}; expected (..., {n_values}) for {space}; build the policy for this space"
-        )
+
+    def check(raw: npt.NDArray[Any]) -> None:
+        if not raw.ndim or raw.shape[-1] != n_values:
+            raise InvalidDataError(
+                f"raw: got shape {raw.shape}; expected (..., {n_values}) for {space}; build the policy for this space"
+            )
+
     if isinstance(space, Discrete):
-        return values[..., 0].astype(space.dtype) + space.start
+
+        def codes(raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            check(raw)
+            return raw[..., 0].astype(space.dtype) + space.start
+
+        return codes
     assert isinstance(space, Box)
     low, high, centre, half = _bounds(space)
-    values = centre + half * values
-    if space.dtype.kind != "f":
-        values = np.rint(values)
-        if space.dtype.itemsize == 8:  # the largest 64-bit integer has no float64: the next above it would overflow
-            high = np.minimum(high, np.nextafter(2.0 ** (64 if space.dtype.kind == "u" else 63), 0.0))
-    values = np.clip(values, low, high)
-    return values.reshape((*values.shape[:-1], *space.shape)).astype(space.dtype)
+    shape, dtype, whole = space.shape, space.dtype, space.dtype.kind != "f"
+    if whole and dtype.itemsize == 8:  # the largest 64-bit integer has no float64: the next above it would overflow
+        high = np.minimum(high, np.nextafter(2.0 ** (64 if dtype.kind == "u" else 63), 0.0))
+
+    def values(raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        check(raw)
+        found = raw * half
+        found += centre
+        if whole:
+            np.rint(found, out=found)
+        np.minimum(np.maximum(found, low, out=found), high, out=found)
+        return found.reshape((*found.shape[:-1], *shape)).astype(dtype)
+
+    return values
 
 
 def to_raw(space: Space, actions: npt.ArrayLike) -> npt.NDArray[np.float32]:

@@ -94,7 +94,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(policy, monk
     from fewshot.training.outer import OuterOptimizer
 
     place, name = {
-        "acting": (rollouts, "to_actions"),
+        "acting": (rollouts, "encode_observations"),
         "meta-gradient": (Engine, "gradient"),
         "trust region": (learner, "trust_region_step"),
         "optimiser": (OuterOptimizer, "step"),
