@@ -83,7 +83,7 @@ $(VENV)/.demo: $(VENV)/.venv $(META)
 
 # Includes what the demonstration needs, so its stamp is set too.
 $(VENV)/.dev: $(VENV)/.venv $(META)
-	$(PIP) -e '.[dev,data,report,baselines]'
+	$(PIP) -e '.[dev,data,report,baselines,rl,mujoco,sb3,tracking]'
 	@touch $(VENV)/.demo $@
 
 $(VENV)/.docs: $(VENV)/.venv $(META)
