@@ -63,6 +63,10 @@ class StepSizes:
             return alpha
         return alpha * self._trust(name, n).reshape(-1, *(1,) * (like.ndim - 1))
 
+    def times(self, factor: float) -> StepSizes:
+        """Return the same sizes times a factor."""
+        return StepSizes({name: value + math.log(factor) for name, value in self.log_alpha.items()}, self.log_c)
+
     def _trust(self, name: str, n: Tensor) -> Tensor:
         assert self.log_c is not None
         return n / (n + self.log_c[name].exp())

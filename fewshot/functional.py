@@ -41,6 +41,8 @@ class FunctionalModule:
         Which parameters move.
     n_outputs : int
         Outputs per row that the loss expects.
+    query_row_loss : callable, default=None
+        Loss of the query's rows, where it is not that of the support's.
 
     Attributes
     ----------
@@ -50,9 +52,17 @@ class FunctionalModule:
         Whether the query needs the support's rows in its forward pass.
     """
 
-    def __init__(self, module: nn.Module, row_loss: RowLoss, adapted: object, n_outputs: int) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        row_loss: RowLoss,
+        adapted: object,
+        n_outputs: int,
+        query_row_loss: RowLoss | None = None,
+    ) -> None:
         self.skeleton = replace_norm_layers(module).train()
         self.row_loss, self.n_outputs = row_loss, n_outputs
+        self.query_row_loss = query_row_loss or row_loss
         move = set(moving_names(self.skeleton, adapted))
         named = {n: p.detach().clone() for n, p in self.skeleton.named_parameters()}
         trainable = {n for n, p in self.skeleton.named_parameters() if p.requires_grad}
@@ -88,11 +98,11 @@ class FunctionalModule:
     def query_loss(self, moving: Tensors, shared: Tensors, constant: Tensors, support: Rows, query: Rows) -> Tensor:
         """Loss of the query rows of one task; batch statistics come from its support rows."""
         if not self.uses_batch_statistics:
-            return self.support_loss(moving, shared, constant, query)
+            return task_loss(self.query_row_loss, self.output(moving, shared, constant, query.x), query)
         x = torch.cat([support.x, query.x])
         with episode_statistics(torch.cat([support.weight, torch.zeros_like(query.weight)])):
             output = self.output(moving, shared, constant, x)
-        return task_loss(self.row_loss, output[len(support.x) :], query)
+        return task_loss(self.query_row_loss, output[len(support.x) :], query)
 
     def support_statistics(self, moving: Tensors, shared: Tensors, constant: Tensors, rows: Rows) -> Tensors:
         """Batch statistics of the support rows of one task, to be merged into `constant` for prediction."""

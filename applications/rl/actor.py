@@ -34,6 +34,8 @@ class Actor:
         The inner loop.
     discount, trace : float
         Of generalised advantage estimation.
+    later_factor : float, default=1.0
+        Of the step sizes of steps past those of meta-training.
     """
 
     def __init__(
@@ -43,9 +45,10 @@ class Actor:
         adaptation: Adaptation,
         discount: float,
         trace: float,
+        later_factor: float = 1.0,
     ) -> None:
         self.functional, self.distribution, self.adaptation = functional, distribution, adaptation
-        self.discount, self.trace = discount, trace
+        self.discount, self.trace, self.later_factor = discount, trace, later_factor
         self.forward = BatchedForward(functional.skeleton)
 
     def run(
@@ -77,4 +80,7 @@ class Actor:
     def step(self, kernels: Kernels, parameters: MetaParameters, theta: Tensors, support: Rows, k: int) -> Tensors:
         """Take inner step `k` of each task."""
         gradients = kernels.gradient(theta, {}, support, 0)[1]
-        return self.adaptation.at(parameters.sizes, k).step(theta, gradients, effective_rows(support.weight))
+        sizes = self.adaptation.at(parameters.sizes, k)
+        if k >= max(1, self.adaptation.inner_steps):
+            sizes = sizes.times(self.later_factor)
+        return sizes.step(theta, gradients, effective_rows(support.weight))

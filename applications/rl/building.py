@@ -71,7 +71,22 @@ def build_network(
     return PolicyNetwork(body, n_in, n_out, log_std if isinstance(action_space, Box) else None)
 
 
-def build_functional(network: PolicyNetwork, distribution: Distribution, surrogate: str) -> FunctionalModule:
-    """Put a network under a surrogate; all its parameters move."""
+def build_functional(
+    network: PolicyNetwork, distribution: Distribution, surrogate: str, clip: float | None = None
+) -> FunctionalModule:
+    """Put a network under a surrogate; all its parameters move.
+
+    Parameters
+    ----------
+    network : PolicyNetwork
+        Copied.
+    distribution : Distribution
+        Of the actions.
+    surrogate : {"lvc", "dice", "reinforce"}
+        Of the inner loop, and of the query unless that is clipped.
+    clip : float, default=None
+        Judge the adapted policies by the clipped probability ratio.
+    """
     loss = Surrogate(distribution, surrogate)
-    return FunctionalModule(copy.deepcopy(network), loss, "all", distribution.n_outputs)
+    query = None if clip is None else Surrogate(distribution, "lvc", clip)
+    return FunctionalModule(copy.deepcopy(network), loss, "all", distribution.n_outputs, query)

@@ -8,31 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from fewshot.adaptation import Tensors
 from fewshot.engine import Engine
 from fewshot.errors import InvalidParameterError
 from fewshot.kernels import VectorizedKernels
-from fewshot.metagradient import MetaGradient, MetaParameters, expand, take_tasks, task_shares
+from fewshot.metagradient import MetaGradient, MetaParameters, expand
 from fewshot.tasks import Rows
 from fewshot.training.outer import OuterOptimizer
 
 from ._native import check_count
 from .actor import Actor
+from .outer_steps import AdamStep, Batch, OuterStep, ProximalSteps, TrustRegionStep
 from .protocols import Family
-from .trust_region import AdaptedFisher, trust_region_step
 
 __all__ = ["Iteration", "Learner", "LearnerSettings"]
 
 LEAST_DEVIATION = 1e-6
-OUTER = ("trpo", "adam")
+FIRST_KL = 0.01  # mean divergence by the first adaptation of the untrained policies, in nats
+LEAST_KL, MOST_KL = 1e-10, 1e6  # what is taken for it where it is beyond
+CALIBRATIONS = 4
+OUTER = ("trpo", "ppo", "adam")
 
 
 @dataclass(frozen=True)
@@ -43,32 +43,35 @@ class LearnerSettings:
     ----------
     tasks_per_batch, episodes : int
         Tasks of an iteration, and episodes of each task for each inner step and for the query.
-    outer : {"trpo", "adam"}
-        What moves the initial parameters.
+    outer : {"trpo", "ppo", "adam"}
+        What moves the initial parameters, see :mod:`.outer_steps`.
     order : {"exact", "first"}
         Of the meta-gradient.
     max_kl : float
-        Bound of the trust region.
+        With "trpo" and "ppo": bound of the divergence in an iteration.
+    judged_tasks : int
+        Tasks of an iteration that it is measured on.
     cg_iterations, cg_rows : int
-        Products of conjugate gradients, and time steps (of all tasks together) that they are made with.
-    search_tasks : int
-        Tasks that the line search judges a step by.
+        Of "trpo": products of conjugate gradients, and time steps (of all tasks together) that they are made with.
+    epochs : int
+        Of "ppo": most steps of an iteration.
     outer_lr : float
         Of Adam; with "trpo" of the step sizes alone.
     """
 
     tasks_per_batch: int = 20
     episodes: int = 20
-    outer: Literal["trpo", "adam"] = "trpo"
+    outer: Literal["trpo", "ppo", "adam"] = "trpo"
     order: Literal["exact", "first"] = "exact"
     max_kl: float = 0.01
-    cg_iterations: int = 8
+    cg_iterations: int = 5
     cg_rows: int = 1500
-    search_tasks: int = 5
+    judged_tasks: int = 5
+    epochs: int = 5
     outer_lr: float = 1e-2
 
     def __post_init__(self) -> None:
-        for name in ("tasks_per_batch", "episodes"):
+        for name in ("tasks_per_batch", "episodes", "epochs"):
             check_count(name, getattr(self, name))
         for name in ("max_kl", "outer_lr"):
             value = getattr(self, name)
@@ -115,54 +118,89 @@ class Learner:
         Mode of the engine.
     planned : int, default=0
         Iterations that will follow; many repay compiling.
+    calibrate : bool, default=False
+        Choose the inner step size by what it does to the untrained policies.
 
     Attributes
     ----------
-    parameters : MetaParameters
-        Initial parameters and step sizes as they are now.
+    optimizer : OuterOptimizer
+        Holds the initial parameters and step sizes.
     done : int
         Iterations.
     """
 
     def __init__(
-        self, actor: Actor, family: Family, settings: LearnerSettings, *, engine: Any = "auto", planned: int = 0
+        self,
+        actor: Actor,
+        family: Family,
+        settings: LearnerSettings,
+        *,
+        engine: Any = "auto",
+        planned: int = 0,
+        calibrate: bool = False,
     ) -> None:
-        functional, adaptation, distribution = actor.functional, actor.adaptation, actor.distribution
+        functional, adaptation = actor.functional, actor.adaptation
         self.actor, self.family, self.settings, self.planned = actor, family, settings, planned
+        self.calibrate = calibrate
         start = MetaParameters(functional.moving, {}, adaptation.init(functional.moving))
         self.optimizer = OuterOptimizer(start, "adam", (settings.outer_lr, settings.outer_lr), None)
-        self.parameters = self.optimizer.parameters
         self.engine = Engine(functional, adaptation, mode=engine)
         self.kernels = VectorizedKernels(functional)
-        self.fisher = AdaptedFisher(
-            functional, lambda output, target: distribution.kl(target, output), adaptation, settings.order
-        )
-        self.done = 0
+        self.outer = _outer_step(actor, settings)
+        self.done = self._n_gradients = 0
+
+    @property
+    def parameters(self) -> MetaParameters:
+        """Initial parameters and step sizes as they are now."""
+        return self.optimizer.parameters
 
     def iterate(self, rng: np.random.Generator) -> Iteration:
         """Draw tasks and make one outer step."""
-        s, actor = self.settings, self.actor
+        s, actor, parameters = self.settings, self.actor, self.parameters
         tasks = [self.family.sample(rng) for _ in range(s.tasks_per_batch)]
         with contextlib.closing(self.family.batch(tasks, s.episodes)) as batch:
-            found, path, supports = [], [expand(self.parameters.moving, len(tasks))], []
+            found, path, supports = [], [expand(parameters.moving, len(tasks))], []
             for k in range(actor.adaptation.inner_steps):
                 found.append(actor.run(batch, path[-1], s.episodes, self.family.horizon, rng))
                 supports.append(actor.rows(found[-1]))
-                path.append(actor.step(self.kernels, self.parameters, path[-1], supports[-1], k))
+                if self.calibrate and not self.done and not k:
+                    self._calibrate(supports[0])
+                path.append(actor.step(self.kernels, parameters, path[-1], supports[-1], k))
             found.append(actor.run(batch, path[-1], s.episodes, self.family.horizon, rng))
         query = actor.rows(found[-1])
         given = supports or [query]  # without inner steps: a policy trained on all tasks
+        if self.calibrate and not self.done and not supports:
+            self._calibrate(query)
         if not self.done:
-            self.engine.prepare(self.parameters, given, query, s.order, planned=self.planned)
-        gradient = self.engine.gradient(self.parameters, given, query, s.order, 0, self.done)
-        loss, kl = gradient.mean_loss(), math.nan
-        if s.outer == "adam":
-            self.optimizer.step(gradient.vector, 1.0)
-        else:
-            kl = self._trust_region(gradient, path, supports, query)
-        self.done += 1
+            self.engine.prepare(parameters, given, query, s.order, planned=self.planned * self.outer.epochs)
+        n_gradients = self._n_gradients
+
+        def gradient_at(parameters: MetaParameters) -> MetaGradient:
+            nonlocal n_gradients
+            n_gradients += 1
+            return self.engine.gradient(parameters, given, query, s.order, 0, n_gradients - 1)
+
+        moved = self.optimizer.copy()  # an interruption leaves all of the iteration or nothing
+        loss, kl = self.outer(moved, Batch(path, supports, query), gradient_at)
+        self.optimizer, self.done, self._n_gradients = moved, self.done + 1, n_gradients
         returns = [float(f.returns().mean()) for f in found]
         return Iteration(returns, sum(f.n_steps for f in found), loss, kl)
+
+    def _calibrate(self, support: Rows) -> None:
+        """Set step sizes such that the first step moves the untrained policies by a small, fixed divergence.
+
+        What one step size does depends on the noise of the actions, their number and the network; where a step of it ends in
+        policies that are worse, no gradient leads back, and where it is far too small none leads on.
+        """
+        start = expand(self.parameters.moving, len(support.x))
+        old = self.outer.outputs(start, support)
+        for _ in range(CALIBRATIONS):
+            after = self.actor.step(self.kernels, self.parameters, start, support, 0)
+            kl = self.outer.divergence(old, self.outer.outputs(after, support), support)
+            # For small steps the divergence grows with the square of the size.
+            change = 0.5 * math.log(FIRST_KL / min(max(kl, LEAST_KL), MOST_KL))
+            for value in self.parameters.sizes.values():
+                value += change
 
     def measure_observations(self, rng: np.random.Generator) -> int:
         """Set the units of observations to those that the untrained policy meets; returns the time steps that took.
@@ -183,66 +221,12 @@ class Learner:
         constant["scale"] = scale.to(constant["scale"].dtype)
         return found.n_steps
 
-    def _trust_region(
-        self, gradient: MetaGradient, path: list[Tensors], supports: Sequence[Rows], query: Rows
-    ) -> float:
-        """Move within the trust region; returns the divergence of the adapted policies."""
-        parameters, settings = self.parameters, self.settings
-        weights = sum(p.numel() for p in parameters.moving.values())
-        fisher = self.fisher.product(parameters, path, *self._for_products(path[-1], supports, query))
-        tasks = slice(0, settings.search_tasks)
-        judged = [take_tasks(rows, tasks) for rows in supports], take_tasks(query, tasks)
-        old = self._outputs({name: value[tasks] for name, value in path[-1].items()}, judged[1])
-        share = task_shares(judged[1])
 
-        def evaluate(change: Tensor) -> tuple[float, float]:
-            return self._loss_and_divergence(self._moved(change), *judged, old)
-
-        change, _, kl = trust_region_step(
-            gradient.vector[:weights],
-            fisher,
-            evaluate,
-            max_kl=settings.max_kl,
-            loss=float(torch.dot(gradient.loss[tasks], share)),
-            iterations=settings.cg_iterations,
-        )
-        only = gradient.vector.clone()
-        only[:weights] = 0  # the optimiser moves step sizes alone, which the trust region leaves as they are
-        self.optimizer.step(only, 1.0, also=change)
-        return kl
-
-    def _for_products(self, theta: Tensors, supports: Sequence[Rows], query: Rows) -> tuple[list[Rows], Rows]:
-        """Take a part of the rows, with the adapted policies' outputs as targets of the query."""
-        stride = max(1, query.weight.numel() // self.settings.cg_rows)
-        part = _every(query, stride)
-        return [_every(rows, stride) for rows in supports], part._replace(y=self._outputs(theta, part))
-
-    def _loss_and_divergence(
-        self, parameters: MetaParameters, supports: Sequence[Rows], query: Rows, old: Tensor
-    ) -> tuple[float, float]:
-        """Surrogate loss of the query after adapting from some parameters, and divergence from the outputs `old`."""
-        actor, theta = self.actor, expand(parameters.moving, len(query.x))
-        for k, support in enumerate(supports):
-            theta = actor.step(self.kernels, parameters, theta, support, k)
-        new, share = self._outputs(theta, query), task_shares(query)
-        rows = actor.functional.row_loss(new, query.y), actor.distribution.kl(old, new)
-        loss, kl = (torch.dot(share, (r * query.weight).sum(1) / query.weight.sum(1).clamp(min=1)) for r in rows)
-        return float(loss), float(kl)
-
-    def _moved(self, change: Tensor) -> MetaParameters:
-        moving, first = {}, 0
-        for name, p in self.parameters.moving.items():
-            moving[name] = p + change[first : first + p.numel()].view(p.shape)
-            first += p.numel()
-        return MetaParameters(moving, {}, self.parameters.sizes)
-
-    def _outputs(self, theta: Tensors, rows: Rows) -> Tensor:
-        with torch.no_grad():
-            return self.actor.forward.bind(theta, {}, self.actor.functional.constant, rows.x)(rows.x)
-
-
-def _every(rows: Rows, stride: int) -> Rows:
-    """Take every `stride`-th row."""
-    return Rows(
-        rows.x[:, ::stride].contiguous(), rows.y[:, ::stride].contiguous(), rows.weight[:, ::stride].contiguous()
+def _outer_step(actor: Actor, s: LearnerSettings) -> OuterStep:
+    if s.outer == "adam":
+        return AdamStep(actor, s.judged_tasks)
+    if s.outer == "ppo":
+        return ProximalSteps(actor, s.judged_tasks, max_kl=s.max_kl, epochs=s.epochs)
+    return TrustRegionStep(
+        actor, s.judged_tasks, order=s.order, max_kl=s.max_kl, cg_iterations=s.cg_iterations, cg_rows=s.cg_rows
     )

@@ -25,6 +25,7 @@ from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedErr
 from fewshot.kernels import LoopKernels
 from fewshot.metagradient import MetaParameters, expand
 from fewshot.threads import threads_for
+from fewshot.training.callbacks import CallbackSupportMixin, progress_bar, report_rounds, with_callbacks
 
 from ._native import check_count
 from .actor import Actor
@@ -44,9 +45,9 @@ __all__ = ["MAMLPolicy"]
 
 logger = logging.getLogger("fewshot")
 
+UNCALIBRATED = 0.1  # inner step size that calibration begins with
 # Branches of the random numbers of one seed.
 FIT, ADAPT, EVALUATE, RECORD, ACT = range(5)
-SECONDS_BETWEEN_LINES = 5.0
 
 
 @dataclass
@@ -64,7 +65,7 @@ class _Training:
         return self.measured + int(sum(row["env_steps"] for row in self.history))
 
 
-class MAMLPolicy(BaseEstimator):
+class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
     """Policy that adapts to a new environment from a few episodes.
 
     Parameters
@@ -81,20 +82,28 @@ class MAMLPolicy(BaseEstimator):
         -1 and 1. It is learned and adapted like all parameters.
     inner_steps : int, default=1
         Policy-gradient steps that meta-training looks ahead.
-    inner_lr : float, default=0.1
-        Step size, or its starting value where it is learned.
+    inner_lr : float, default=None
+        Step size, or its starting value where it is learned. None: such that the first adaptation moves the untrained policy by a
+        Kullback-Leibler divergence of 0.01, whatever the noise of its actions and the size of its network.
     learn_step_sizes : {None, False, "tensor", "parameter"}, default=None
         Whether step sizes are learned; None: one for each tensor and step.
+    later_step_factor : float, default=0.5
+        Part of the last step size that steps past `inner_steps` are taken with. A policy that has found its way needs smaller
+        steps than one that has not.
     surrogate : {"lvc", "dice", "reinforce"}, default="lvc"
         Loss whose derivatives are the policy gradients, see :mod:`fewshot.applications.rl.surrogates`.
     order : {"exact", "first"}, default="exact"
         Order of the meta-gradient.
-    outer : {"trpo", "adam"}, default="trpo"
-        What moves the initial parameters.
+    outer : {"trpo", "ppo", "adam"}, default="trpo"
+        What moves the initial parameters: a step inside a trust region (MAML), several steps along a clipped surrogate (ProMP), or
+        one step of Adam. See :mod:`fewshot.applications.rl.outer_steps`.
     max_kl : float, default=0.01
-        With "trpo": bound of the mean divergence of the adapted policies in an iteration.
+        With "trpo" and "ppo": bound of the mean divergence of the adapted policies in an iteration; with "ppo" of the initial
+        ones, too.
+    clip : float, default=0.2
+        With "ppo": probability ratios are clipped to 1 - clip and 1 + clip.
     outer_lr : float, default=0.01
-        Learning rate of "adam"; with "trpo" of the step sizes alone.
+        Learning rate of "adam", and of "ppo" to start with; with "trpo" of the step sizes alone.
     tasks_per_batch : int, default=20
         Environments of an iteration.
     episodes : int, default=20
@@ -113,7 +122,7 @@ class MAMLPolicy(BaseEstimator):
         Seed of everything random. With an int, training with `total_env_steps`, adapting and evaluating give the same
         result each time.
     verbose : int, default=0
-        1 prints a line a few times a minute.
+        1 shows a progress bar, whose end is open: nobody knows how many iterations a budget allows.
 
     Attributes
     ----------
@@ -155,12 +164,14 @@ class MAMLPolicy(BaseEstimator):
         activation: str = "tanh",
         log_std: float = -0.5,
         inner_steps: int = 1,
-        inner_lr: float = 0.1,
+        inner_lr: float | None = None,
         learn_step_sizes: Any = None,
+        later_step_factor: float = 0.5,
         surrogate: str = "lvc",
         order: Any = "exact",
         outer: Any = "trpo",
         max_kl: float = 0.01,
+        clip: float = 0.2,
         outer_lr: float = 0.01,
         tasks_per_batch: int = 20,
         episodes: int = 20,
@@ -179,10 +190,12 @@ class MAMLPolicy(BaseEstimator):
         self.inner_steps = inner_steps
         self.inner_lr = inner_lr
         self.learn_step_sizes = learn_step_sizes
+        self.later_step_factor = later_step_factor
         self.surrogate = surrogate
         self.order = order
         self.outer = outer
         self.max_kl = max_kl
+        self.clip = clip
         self.outer_lr = outer_lr
         self.tasks_per_batch = tasks_per_batch
         self.episodes = episodes
@@ -220,28 +233,40 @@ class MAMLPolicy(BaseEstimator):
         InvalidParameterError
             If a setting, a space or the budget cannot be used.
         """
+        with progress_bar(self, shown=bool(self.verbose)):
+            return self._fit_meta(family, total_env_steps, max_time)
+
+    fit = fit_meta
+
+    @with_callbacks
+    def _fit_meta(self, family: Any, total_env_steps: int | None, max_time: float | None) -> MAMLPolicy:
         budget = Budget(total_env_steps, max_time)
         source = as_family(family)
         check_spaces(source.observation_space, source.action_space)
         settings = self._learner_settings()
         training = self._training_to_go_on(source, settings) or self._begin(source, settings, budget)
         size = sum(p.numel() for p in training.learner.parameters.moving.values())
-        said = time.perf_counter()
+        over = bool(training.history) and budget.is_spent(training.env_steps)
+
+        def fitted() -> dict[str, Any]:
+            return self._fitted_attributes(training, source)
+
         try:
-            with threads_for(size, settings.tasks_per_batch * settings.episodes * source.horizon):
-                while not (training.history and budget.is_spent(training.env_steps)):
+            with (
+                threads_for(size, settings.tasks_per_batch * settings.episodes * source.horizon),
+                report_rounds(self, None, family, None, fitted) as on_round,
+            ):
+                while not over:
                     self._iterate(training)
-                    if self.verbose and time.perf_counter() - said > SECONDS_BETWEEN_LINES:
-                        said = time.perf_counter()
-                        print(_line(training), flush=True)
+                    logger.debug(_line(training))
+                    over = budget.is_spent(training.env_steps)
+                    over = on_round(training, len(training.history) - 1, last=over) or over
         except KeyboardInterrupt:
             logger.info("interrupted after %d iterations; warm_start=True goes on", training.learner.done)
             self._keep(training, source)
             raise
         self._keep(training, source)
         return self
-
-    fit = fit_meta
 
     def _learner_settings(self) -> LearnerSettings:
         return LearnerSettings(
@@ -255,21 +280,31 @@ class MAMLPolicy(BaseEstimator):
 
     def _adaptation(self) -> Adaptation:
         learn = "tensor" if self.learn_step_sizes is None else self.learn_step_sizes
-        return Adaptation(self.inner_steps, self.inner_lr, learn_step_sizes=learn, half_trust=None)
+        start = UNCALIBRATED if self.inner_lr is None else self.inner_lr
+        return Adaptation(self.inner_steps, start, learn_step_sizes=learn, half_trust=None)
 
     def _rng(self, branch: int) -> np.random.Generator:
         return np.random.default_rng(None if self.random_state is None else [self.random_state, branch])
 
     def _begin(self, family: Family, settings: LearnerSettings, budget: Budget) -> _Training:
         rng = self._rng(FIT)
-        for name in ("discount", "gae_lambda"):
-            value = getattr(self, name)
-            if not (isinstance(value, int | float | np.number) and 0 <= value <= 1):
-                raise InvalidParameterError(f"{name}: got {value!r}; expected a number from 0 to 1.")
+        for name in ("discount", "gae_lambda", "later_step_factor", "clip"):
+            value, least = getattr(self, name), 0 if name in ("discount", "gae_lambda") else 1e-6
+            if not (isinstance(value, int | float | np.number) and least <= value <= 1):
+                raise InvalidParameterError(
+                    f"{name}: got {value!r}; expected a number from 0 to 1{'' if not least else ', not 0'}."
+                )
         self.observation_space_, self.action_space_ = family.observation_space, family.action_space
         actor = self._build(int(rng.integers(2**31)))
         most = settings.tasks_per_batch * settings.episodes * family.horizon * (self.inner_steps + 1)
-        learner = Learner(actor, family, settings, engine=self.engine, planned=budget.iterations(most))
+        learner = Learner(
+            actor,
+            family,
+            settings,
+            engine=self.engine,
+            planned=budget.iterations(most),
+            calibrate=self.inner_lr is None,
+        )
         measured = learner.measure_observations(rng) if self.normalise_observations else 0
         return _Training(learner, rng, measured)
 
@@ -285,8 +320,11 @@ class MAMLPolicy(BaseEstimator):
             seed=seed,
         )
         distribution = distribution_for(self.action_space_)
-        functional = build_functional(self._network, distribution, self.surrogate)
-        self._actor = Actor(functional, distribution, self._adaptation(), self.discount, self.gae_lambda)
+        clip = self.clip if self.outer == "ppo" else None
+        functional = build_functional(self._network, distribution, self.surrogate, clip)
+        self._actor = Actor(
+            functional, distribution, self._adaptation(), self.discount, self.gae_lambda, self.later_step_factor
+        )
         return self._actor
 
     def _training_to_go_on(self, family: Family, settings: LearnerSettings) -> _Training | None:
@@ -316,16 +354,22 @@ class MAMLPolicy(BaseEstimator):
         training.history.append(row)
 
     def _keep(self, training: _Training, family: Family) -> None:
+        self.__dict__.update(self._fitted_attributes(training, family), _training=training)
+
+    def _fitted_attributes(self, training: _Training, family: Family) -> dict[str, Any]:
         learner = training.learner
-        self._training = training
-        self.horizon_ = family.horizon
-        self.history_ = pd.DataFrame(training.history)
-        self.n_iter_, self.n_env_steps_ = learner.done, training.env_steps
-        meta = {
+        flat = {
             name: value.clone() for name, value in learner.parameters.to().flat().items()
         }  # training goes on in place
-        self._meta = MetaParameters.from_flat(meta)
-        self._theta = self._meta.moving
+        meta = MetaParameters.from_flat(flat)
+        return {
+            "horizon_": family.horizon,
+            "history_": pd.DataFrame(training.history),
+            "n_iter_": learner.done,
+            "n_env_steps_": training.env_steps,
+            "_meta": meta,
+            "_theta": meta.moving,
+        }
 
     # -------------------------------------------------------------------------------------------- adapting
 

@@ -127,7 +127,6 @@ def collect(
     seen, to_actions = batch.observation_space, action_map(batch.action_space)
     slots = n_tasks, n_episodes
     now = encode_observations(seen, batch.reset(rng))
-    check_finite(-1, np.ones(slots, bool), observation=now)
     observations = np.zeros((horizon, *slots, n_observed(seen)), np.float32)
     rewards, mask = np.zeros((horizon, *slots), np.float32), np.zeros((horizon, *slots), np.float32)
     actions: list[Tensor] = []
@@ -156,6 +155,10 @@ def collect(
                     break
         last[alive] = now[alive]
         steps = t + 1
+        seen_alive = mask[:steps] > 0
+        check_finite(seen_alive, 0, observation=observations[:steps])
+        check_finite(seen_alive, 1, reward=rewards[:steps])
+        check_finite(np.ones((1, *slots), np.bool_), None, observation=last[None])
         acted = torch.stack(actions)
         log_probs = distribution.log_prob(torch.stack(outputs), acted)
     valid = torch.from_numpy(mask[:steps])

@@ -81,7 +81,6 @@ class AdaptedFisher:
         query : Rows
             Observations of the adapted policies, with their outputs as targets.
         """
-        n_tasks = len(query.x)
         if self.order == "first":
             path, supports = path[-1:], []
         scales = []
@@ -108,7 +107,13 @@ class AdaptedFisher:
         return lambda vector: run(vector, arguments, share) + self.damping * vector
 
     def _of_task(
-        self, v: Tensors, path: list[Tensors], scales: list[Tensors], constant: Tensors, supports: list[Rows], query: Rows
+        self,
+        v: Tensors,
+        path: list[Tensors],
+        scales: list[Tensors],
+        constant: Tensors,
+        supports: list[Rows],
+        query: Rows,
     ) -> Tensors:
         pulls: list[Callable[[Tensors], tuple[Tensors]]] = []
         for theta, scale, support in zip(path, scales, supports, strict=False):

@@ -30,16 +30,16 @@ def progress_bar(estimator: Any, shown: bool) -> Iterator[None]:
 
 @contextmanager
 def report_rounds(
-    estimator: Any, n_rounds: int, X: Any, y: Any, fitted: Callable[[], dict[str, Any]]
-) -> Iterator[Callable[[Any, int], bool]]:
+    estimator: Any, n_rounds: int | None, X: Any, y: Any, fitted: Callable[[], dict[str, Any]]
+) -> Iterator[Callable[..., bool]]:
     """Tell the callbacks about rounds of training.
 
     Parameters
     ----------
     estimator : estimator
         Whose callbacks are called.
-    n_rounds : int
-        How many rounds are planned.
+    n_rounds : int or None
+        How many rounds are planned; None if nobody knows.
     X, y : array-like
         Training data, as callbacks see them.
     fitted : callable
@@ -48,15 +48,17 @@ def report_rounds(
     Yields
     ------
     callable
-        ``(state, number) -> stop``, to be called after each round.
+        ``(state, number, last=False) -> stop``, to be called after each round. Where `n_rounds` is unknown, `last` says that none
+        follows.
     """
     context = estimator._init_callback_context(max_subtasks=n_rounds)
     context.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
     current = [context.subcontext(task_name="round").call_on_fit_task_begin(estimator=estimator, X=X, y=y)]
 
-    def end_of_round(state: Any, number: int) -> bool:
+    def end_of_round(state: Any, number: int, last: bool = False) -> bool:
         stop = current[0].call_on_fit_task_end(estimator=estimator, X=X, y=y, reconstruction_attributes=fitted)
-        if number + 1 < n_rounds and not stop:
+        last = last if n_rounds is None else number + 1 >= n_rounds
+        if not (last or stop):
             current[0] = context.subcontext(task_name="round").call_on_fit_task_begin(estimator=estimator, X=X, y=y)
         return bool(stop)
 

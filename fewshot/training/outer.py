@@ -77,6 +77,7 @@ class OuterOptimizer:
         views = {name: part.view(t.shape) for (name, t), part in zip(flat.items(), parts, strict=True)}
         self.parameters = MetaParameters.from_flat(views)
         self._bound = math.inf if max_grad_norm is None else max_grad_norm
+        self._made_with = optimizer, rates, max_grad_norm
         self._name = optimizer if isinstance(optimizer, str) else None
         self._theirs: torch.optim.Optimizer | None = None
         if self._name is None:
@@ -163,6 +164,10 @@ class OuterOptimizer:
         except KeyboardInterrupt:
             self.steps = steps + (not torch.equal(self._state[0], before))
             raise
+
+    def copy(self) -> OuterOptimizer:
+        """Return one that goes on from here on its own."""
+        return OuterOptimizer(self.parameters, *self._made_with, self.state_dict(), self._state.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of what the next step depends on beside the parameters."""
