@@ -1,7 +1,5 @@
 """Presets: every parameter matters, and an environment with a parameter set is one that was built with it."""
 
-import importlib.util
-
 import gymnasium
 import numpy as np
 import pytest
@@ -9,11 +7,6 @@ from gymnasium.envs import classic_control
 from gymnasium.utils.env_checker import check_env
 
 from fewshot.applications.rl import _presets as presets
-from fewshot.errors import InvalidParameterError, MissingDependencyError
-
-HAS_MUJOCO = importlib.util.find_spec("mujoco") is not None
-# MuJoCo is an extra of its own, which the tests do not need otherwise.
-needs_mujoco = pytest.mark.skipif(not HAS_MUJOCO, reason="mujoco is not installed: pip install 'fewshot[mujoco]'")
 
 CARTPOLE = {"gravity": 8.0, "masscart": 0.75, "masspole": 0.3, "length": 0.8, "force_mag": 7.0}
 PENDULUM = {"g": 12.0, "m": 0.75, "l": 1.3}
@@ -138,64 +131,3 @@ def test_options(name):
     family = preset(horizon=12, workers=2, **{first: [task[first]]})
     assert family.horizon == 12 and family.workers == 2
     assert family.sample(np.random.default_rng(0))[first] == task[first]
-
-
-@pytest.mark.parametrize("preset", ["half_cheetah_direction", "half_cheetah_velocity", "ant_direction"])
-def test_without_mujoco(preset, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=rf"^{preset} needs the package mujoco.*fewshot\[mujoco\]"):
-        getattr(presets, preset)()
-
-
-@needs_mujoco
-@pytest.mark.parametrize("name", ["half_cheetah_direction", "ant_direction"])
-def test_directions(name):
-    family = getattr(presets, name)(horizon=30)
-    rng = np.random.default_rng(0)
-    assert {family.sample(rng)["forward_reward_weight"] for _ in range(20)} == {-1.0, 1.0} and family.horizon == 30
-    batch = family.batch([{"forward_reward_weight": 1.0}, {"forward_reward_weight": -1.0}], 1)
-    batch.begin(np.zeros((2, 1), int))  # the same start in both
-    action = rng.uniform(-1, 1, (1, 1, *family.action_space.shape)).astype(np.float32)
-    observations, rewards, *_ = batch.step(np.repeat(action, 2, axis=0))
-    np.testing.assert_array_equal(observations[0], observations[1])
-    info = {n: env.unwrapped.data.qpos for n, env in enumerate(batch._envs)}
-    np.testing.assert_array_equal(info[0], info[1])
-    env = family.make({"forward_reward_weight": 1.0})
-    env.reset(seed=0)
-    velocity = env.step(action[0, 0])[4]["x_velocity"]
-    assert (rewards[0] - rewards[1]).item() == pytest.approx(2 * velocity)
-    batch.close()
-
-
-@needs_mujoco
-def test_goal_velocities():
-    family = presets.half_cheetah_velocity(horizon=30)
-    rng = np.random.default_rng(0)
-    goals = np.array([family.sample(rng)["velocity"] for _ in range(500)])
-    assert 0 <= goals.min() < 0.05 and 1.95 < goals.max() <= 2.0
-    env = family.make({"velocity": 1.5})
-    env.reset(seed=0)
-    action = rng.uniform(-1, 1, 6).astype(np.float32)
-    _, reward, terminated, truncated, info = env.step(action)
-    expected = -abs(info["x_velocity"] - 1.5) - 0.05 * np.square(action).sum()
-    assert reward == pytest.approx(expected, rel=1e-5) and not terminated and not truncated
-    ends = [env.step(action)[3] for _ in range(29)]
-    assert ends == [False] * 28 + [True]
-    assert family.told({"velocity": 1.5}).tolist() == [1.5]
-    with pytest.raises(InvalidParameterError, match="parameters: got 1.5; expected a dict with a number velocity"):
-        family.make(1.5)
-
-
-@needs_mujoco
-def test_model_arrays():
-    family = presets.half_cheetah_direction(horizon=30, **{"model.body_mass": (0.5, 2.0)})
-    light, heavy = (
-        family.make({"forward_reward_weight": 1.0, "model.body_mass": scale}).unwrapped for scale in (1.0, 2.0)
-    )
-    np.testing.assert_allclose(heavy.model.body_mass, 2 * light.model.body_mass)
-    np.testing.assert_allclose(heavy.model.body_subtreemass, 2 * light.model.body_subtreemass)  # derived by MuJoCo
-    for env in (light, heavy):
-        env.reset(seed=0)
-    actions = np.random.default_rng(0).uniform(-1, 1, (5, 6)).astype(np.float32)
-    one, other = ([env.step(action)[0] for action in actions] for env in (light, heavy))
-    assert np.abs(np.array(one) - other).max() > 0.1
