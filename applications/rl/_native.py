@@ -18,7 +18,7 @@ from fewshot.errors import InvalidDataError, InvalidParameterError
 from ._failures import EnvironmentFailedError
 from .protocols import Bools, Floats
 
-__all__ = ["NativeBatch", "check_count", "check_range"]
+__all__ = ["NativeBatch", "check_count", "check_range", "check_render_mode", "require_rendering"]
 
 
 def check_count(name: str, value: object) -> int:
@@ -39,6 +39,24 @@ def check_range(name: str, value: object) -> tuple[float, float]:
             f"{name}: got {value!r}; expected two finite numbers (low, high) with low <= high; give them in this order"
         )
     return low, high
+
+
+def check_render_mode(value: object) -> str | None:
+    """Return how an environment shows itself, or say what is wrong with it."""
+    if value not in (None, "rgb_array"):
+        raise InvalidParameterError(
+            f"render_mode: got {value!r}; expected 'rgb_array' or None; frames can be shown by fewshot.applications.rl.record_gif"
+        )
+    return None if value is None else "rgb_array"
+
+
+def require_rendering(render_mode: str | None) -> None:
+    """Refuse to draw an environment that was built without a render mode."""
+    if render_mode is None:
+        raise InvalidParameterError(
+            "render_mode: got None; expected 'rgb_array' to draw; build the environment by "
+            "family.make(parameters, render_mode='rgb_array')"
+        )
 
 
 class NativeBatch(ABC):

@@ -18,7 +18,8 @@ from gymnasium.spaces import Box, Discrete
 
 from fewshot.errors import InvalidParameterError
 
-from ._native import NativeBatch, check_count, check_range
+from ._drawing import Frame, draw_cart
+from ._native import NativeBatch, check_count, check_range, check_render_mode, require_rendering
 from .protocols import Bools, Floats
 
 __all__ = ["CartPoleGoal", "CartPoleGoalEnv"]
@@ -137,9 +138,9 @@ class CartPoleGoal:
             "force_mag": float(rng.uniform(*self.force_mag)),
         }
 
-    def make(self, parameters: Any) -> CartPoleGoalEnv:
-        """Build the environment of a task."""
-        return CartPoleGoalEnv(parameters, horizon=self.horizon)
+    def make(self, parameters: Any, render_mode: str | None = None) -> CartPoleGoalEnv:
+        """Build the environment of a task; with ``render_mode="rgb_array"`` it can be drawn."""
+        return CartPoleGoalEnv(parameters, horizon=self.horizon, render_mode=render_mode)
 
     def batch(self, parameters: Sequence[Any], n_episodes: int) -> CartPoleGoalBatch:
         """Make `n_episodes` slots for each of some tasks."""
@@ -210,6 +211,9 @@ class CartPoleGoalEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         With ``goal``, ``gravity``, ``masspole``, ``length`` and ``force_mag``, as :meth:`CartPoleGoal.sample` draws them.
     horizon : int, default=200
         Time steps after which an episode is cut off.
+    render_mode : {None, "rgb_array"}, default=None
+        With "rgb_array", ``render()`` gives frames of shape (225, 400, 3): the track with a mark at each metre, the cart (blue),
+        the pole (orange), as long and as heavy as it is, and a flag at the goal (green).
 
     Examples
     --------
@@ -220,10 +224,11 @@ class CartPoleGoalEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
     0.97
     """
 
-    metadata = {"render_modes": []}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / TAU)}
 
-    def __init__(self, parameters: Mapping[str, float], horizon: int = 200) -> None:
+    def __init__(self, parameters: Mapping[str, float], horizon: int = 200, render_mode: str | None = None) -> None:
         self.parameters = _check(parameters)
+        self.render_mode = check_render_mode(render_mode)
         self.horizon = check_count("horizon", horizon)
         self.observation_space: gymnasium.Space[Any]
         self.action_space: gymnasium.Space[Any]
@@ -260,3 +265,10 @@ class CartPoleGoalEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         terminated = bool(_outside(x, theta))
         truncated = self._time >= self.horizon and not terminated
         return np.array(self.state, np.float32), math.exp(-2.0 * abs(x - task["goal"])), terminated, truncated, {}
+
+    def render(self) -> Frame:
+        """Draw the cart as it is, shape (225, 400, 3)."""
+        require_rendering(self.render_mode)
+        x, _, angle, _ = self.state
+        task = self.parameters
+        return draw_cart(x, angle, task["length"], task["masspole"], task["goal"], X_LIMIT)

@@ -17,7 +17,8 @@ from gymnasium.spaces import Box
 
 from fewshot.errors import InvalidParameterError
 
-from ._native import NativeBatch, check_count, check_range
+from ._drawing import Frame, draw_point
+from ._native import NativeBatch, check_count, check_range, check_render_mode, require_rendering
 from .protocols import Bools, Floats
 
 __all__ = ["PointNavigation", "PointNavigationEnv"]
@@ -105,9 +106,9 @@ class PointNavigation:
         x, y = rng.uniform(*self.goals, size=2)
         return float(x), float(y)
 
-    def make(self, parameters: Any) -> PointNavigationEnv:
-        """Build the environment with the goal `parameters`."""
-        return PointNavigationEnv(_goal(parameters), horizon=self.horizon)
+    def make(self, parameters: Any, render_mode: str | None = None) -> PointNavigationEnv:
+        """Build the environment with the goal `parameters`; with ``render_mode="rgb_array"`` it can be drawn."""
+        return PointNavigationEnv(_goal(parameters), horizon=self.horizon, render_mode=render_mode)
 
     def batch(self, parameters: Sequence[Any], n_episodes: int) -> PointNavigationBatch:
         """Make `n_episodes` slots for each goal in `parameters`."""
@@ -160,6 +161,9 @@ class PointNavigationEnv(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.f
         Where it is.
     horizon : int, default=100
         Time steps after which an episode is cut off.
+    render_mode : {None, "rgb_array"}, default=None
+        With "rgb_array", ``render()`` gives frames of shape (320, 320, 3), which reach from -0.8 to 0.8 in both directions: the
+        start (grey ring), the goal (green), the point and its way (blue).
 
     Examples
     --------
@@ -170,16 +174,18 @@ class PointNavigationEnv(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.f
     (-7.450580...e-10, True, False)
     """
 
-    metadata = {"render_modes": []}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
 
-    def __init__(self, goal: Goal, horizon: int = 100) -> None:
+    def __init__(self, goal: Goal, horizon: int = 100, render_mode: str | None = None) -> None:
         self.goal = _goal(goal)
+        self.render_mode = check_render_mode(render_mode)
         self.horizon = check_count("horizon", horizon)
         self.observation_space: gymnasium.Space[Any]
         self.action_space: gymnasium.Space[Any]
         self.observation_space, self.action_space = _spaces(self.horizon)
         self._x = self._y = 0.0
         self._time = 0
+        self._trail: list[Goal] = [(0.0, 0.0)]  # kept only where it is drawn
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -188,6 +194,7 @@ class PointNavigationEnv(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.f
         super().reset(seed=seed)
         self._x = self._y = 0.0
         self._time = 0
+        self._trail = [(0.0, 0.0)]
         return np.zeros(2, np.float32), {}
 
     def step(
@@ -197,7 +204,14 @@ class PointNavigationEnv(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.f
         self._x += min(max(float(action[0]), -LIMIT), LIMIT)
         self._y += min(max(float(action[1]), -LIMIT), LIMIT)
         self._time += 1
+        if self.render_mode is not None:
+            self._trail.append((self._x, self._y))
         x, y = self._x - self.goal[0], self._y - self.goal[1]
         terminated = abs(x) < REACHED and abs(y) < REACHED
         truncated = self._time >= self.horizon and not terminated
         return np.array([self._x, self._y], np.float32), -math.sqrt(x * x + y * y), terminated, truncated, {}
+
+    def render(self) -> Frame:
+        """Draw the plane as it is, shape (320, 320, 3)."""
+        require_rendering(self.render_mode)
+        return draw_point(self._trail, self.goal)
