@@ -5,24 +5,36 @@ member of it.
 """
 
 from . import saving  # noqa: F401 - it registers what files may hold
+from .adaptation_display import AdaptationCurveDisplay
 from .adaptation_report import AdaptationReport
+from .animation import record_gif
 from .cartpole_goal import CartPoleGoal
+from .checking import check_family
 from .evaluation import adaptation_curve
 from .families import EnvFamily
+from .learning_display import LearningCurveDisplay
 from .point_navigation import PointNavigation
 from .policy import MAMLPolicy
 from .recorded import RecordedEpisodes
+from .sb3_policy import SB3Policy
 from .sources import as_family
 from .told import Told
+from .trajectory_display import TrajectoryDisplay
 
 __all__ = [
+    "AdaptationCurveDisplay",
     "AdaptationReport",
     "CartPoleGoal",
     "EnvFamily",
+    "LearningCurveDisplay",
     "MAMLPolicy",
     "PointNavigation",
     "RecordedEpisodes",
+    "SB3Policy",
     "Told",
+    "TrajectoryDisplay",
     "adaptation_curve",
     "as_family",
+    "check_family",
+    "record_gif",
 ]

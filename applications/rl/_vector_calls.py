@@ -14,6 +14,8 @@ from typing import Any
 
 __all__ = ["close_workers", "dead_workers", "wait_for_workers"]
 
+PATIENCE = 1.0  # seconds for all processes to end by themselves
+
 
 def dead_workers(env: Any, patience: float = 0.0) -> list[int]:
     """List the workers of an ``AsyncVectorEnv`` whose process has ended; of another vector environment, none.
@@ -71,16 +73,20 @@ def wait_for_workers(env: Any, timeout: float | None = None) -> list[int]:
 
 def close_workers(env: Any) -> None:
     """Close an ``AsyncVectorEnv`` in whatever state it is."""
+    for process in env.processes:
+        process.terminate()
+    end = time.monotonic() + PATIENCE
+    for process in env.processes:
+        process.join(max(0.0, end - time.monotonic()))
+        if (
+            process.is_alive()
+        ):  # it handles the signal, as SDL makes a process do that has drawn a window, or a fork of it
+            process.kill()
+            process.join()
+    # Only now, since it waits for its processes without end.
     with contextlib.suppress(OSError, EOFError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a call that is pending, which is why processes are ended
         env.close(terminate=True)
-    for process in env.processes:
-        process.terminate()
-    for process in env.processes:
-        process.join(5.0)
-        if process.is_alive():
-            process.kill()
-            process.join()
     for pipe in env.parent_pipes:
         if pipe is not None:
             pipe.close()

@@ -15,8 +15,9 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from fewshot.errors import InvalidParameterError
+from fewshot.errors import FewShotError, InvalidParameterError
 
+from ._failures import describe_task
 from ._native import check_count
 from ._vary import Variation
 from .async_batches import AsyncBatch
@@ -91,6 +92,11 @@ def told_numbers(parameters: Any) -> npt.NDArray[np.float32]:
     return numbers.astype(np.float32).ravel()
 
 
+def _cause(error: Exception) -> str:
+    """Put an error into one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 class EnvFamily:
     """A family of Gymnasium environments, from a function that makes one and a function that draws its parameters.
 
@@ -118,8 +124,8 @@ class EnvFamily:
     Raises
     ------
     InvalidParameterError
-        If an argument is not callable, `make` returns something else than an environment, its spaces are neither Box nor
-        Discrete, or its episodes have no limit.
+        If an argument is not callable or raises an error, `make` returns something else than an environment, its spaces are
+        neither Box nor Discrete, or its episodes have no limit.
 
     Examples
     --------
@@ -150,7 +156,7 @@ class EnvFamily:
                 raise InvalidParameterError(f"{name}: got {value!r}; expected a function; see the example of EnvFamily")
         self._make, self._sample, self._told = make, sample, told
         self.workers = None if workers is None else check_count("workers", workers)
-        probe = self.make(self.sample(np.random.default_rng(0)))
+        probe = self._probe()
         try:
             check_spaces(probe.observation_space, probe.action_space)
             limit = horizon_of(probe) if horizon is None else check_count("horizon", horizon)
@@ -159,7 +165,7 @@ class EnvFamily:
         if limit is None:
             raise InvalidParameterError(
                 f"horizon: got None for {probe}, which sets no limit of time steps; expected an integer; "
-                "give horizon=, or wrap the environment in gymnasium.wrappers.TimeLimit"
+                "give horizon= to EnvFamily or as_family, or wrap the environment in gymnasium.wrappers.TimeLimit"
             )
         self.observation_space, self.action_space, self.horizon = probe.observation_space, probe.action_space, limit
 
@@ -229,6 +235,36 @@ class EnvFamily:
         limit = None if horizon is None else check_count("horizon", horizon)
         variation = Variation(env_id, choices, derive, wrap, limit, constants)
         return cls(variation.make, variation.sample, told=told, horizon=limit, workers=workers)
+
+    def _probe(self) -> Env:
+        """Build one environment, or say which function fails."""
+        try:
+            task = self.sample(np.random.default_rng(0))
+        except FewShotError:
+            raise
+        except Exception as error:
+            raise InvalidParameterError(
+                f"sample: got {_cause(error)}; expected no error from sample(rng), which draws a task from a "
+                "numpy.random.Generator; mend the function"
+            ) from error
+        if isinstance(task, gymnasium.Env):
+            raise InvalidParameterError(
+                f"sample: got a function that returned the environment {task}; expected the parameters of a task; give make "
+                "first, then sample"
+            )
+        try:
+            return self.make(task)
+        except FewShotError:
+            raise
+        except Exception as error:
+            raise InvalidParameterError(
+                f"make: got {_cause(error)} for {describe_task(0, task)}; expected no error from make(parameters), which builds "
+                "an environment of what sample(rng) returns; mend the function"
+            ) from error
+
+    def __repr__(self) -> str:
+        make, sample = (getattr(function, "__qualname__", function) for function in (self._make, self._sample))
+        return f"EnvFamily(make={make}, sample={sample}, horizon={self.horizon})"
 
     def sample(self, rng: np.random.Generator) -> Any:
         """Draw the parameters of one task."""

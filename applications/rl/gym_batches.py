@@ -160,14 +160,18 @@ class SyncBatch:
         for env, i in zip(self._envs, np.ndindex(self._slots), strict=True):
             try:
                 observation, _ = env.reset(seed=int(seeds[i]))
-                if np.shape(observation) != self._observations.shape[2:]:  # an assignment would broadcast it
-                    raise ValueError(f"observation of shape {np.shape(observation)} for {self.observation_space}")
-                self._observations[i] = observation
+                self._observe(i, observation)
             except Exception as error:
                 raise self._failure(i[0], "reset", error) from error
         self._time = 0
         self._alive[...] = True
         return self._observations.copy()
+
+    def _observe(self, slot: tuple[int, ...], observation: Any) -> None:
+        """Keep an observation, of the space's own shape: an assignment would broadcast another."""
+        if np.shape(observation) != self._observations.shape[2:]:
+            raise ValueError(f"observation of shape {np.shape(observation)} for {self.observation_space}")
+        self._observations[slot] = observation
 
     def step(self, actions: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Floats, Bools, Bools]:
         """Advance every slot by one time step; see :class:`~.protocols.EpisodeBatch`."""
@@ -188,7 +192,8 @@ class SyncBatch:
         for env, i in zip(self._envs, np.ndindex(self._slots), strict=True):
             if self._alive[i]:
                 try:
-                    self._observations[i], rewards[i], terminated[i], truncated[i], _ = env.step(actions[i])
+                    observation, rewards[i], terminated[i], truncated[i], _ = env.step(actions[i])
+                    self._observe(i, observation)
                 except Exception as error:
                     raise self._failure(i[0], "step", error) from error
         truncated = (truncated | (self._alive & (self._time >= self.horizon))) & ~terminated

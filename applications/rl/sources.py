@@ -29,6 +29,7 @@ Env = gymnasium.Env[Any, Any]
 
 SET_TASK = ("set_task", "reset_task")
 SAMPLE_TASKS = ("sample_tasks", "sample_task")
+FAMILY = ("observation_space", "action_space", "horizon", "sample", "make", "batch", "told")
 
 
 def as_family(source: Any, *, horizon: int | None = None, workers: int | None = None) -> Family:
@@ -91,6 +92,16 @@ def as_family(source: Any, *, horizon: int | None = None, workers: int | None = 
         return EnvFamily.vary(source, **single)
     if isinstance(source, tuple) and len(source) == 2 and all(map(callable, source)):
         return EnvFamily(make=source[0], sample=source[1], **single)
+    if isinstance(source, type) and all(hasattr(source, name) for name in ("sample", "make", "batch")):
+        raise InvalidParameterError(
+            f"family: got the class {source.__name__}; expected a family; build one with {source.__name__}(...)"
+        )
+    missing = [name for name in FAMILY if not hasattr(source, name)]
+    if hasattr(source, "sample") and hasattr(source, "make") and missing:
+        raise InvalidParameterError(
+            f"family: got {type(source).__name__} without {', '.join(missing)}; expected all of {', '.join(FAMILY)}; write what is "
+            "missing, or build an EnvFamily of its make and sample"
+        )
     raise InvalidParameterError(
         f"family: got {source!r}; expected a family, the name of an environment, a gymnasium.Env (with set_task and sample_tasks "
         "for several tasks), a VectorEnv or a pair (make, sample); build an EnvFamily(make=..., sample=...)"
@@ -99,7 +110,8 @@ def as_family(source: Any, *, horizon: int | None = None, workers: int | None = 
 
 def _method(env: Env, names: tuple[str, ...]) -> tuple[str, Callable[..., Any]] | None:
     """Find the first of some methods, through wrappers."""
-    return next(((name, env.get_wrapper_attr(name)) for name in names if env.has_wrapper_attr(name)), None)
+    found = ((name, env.get_wrapper_attr(name)) for name in names if env.has_wrapper_attr(name))
+    return next(((name, method) for name, method in found if callable(method)), None)
 
 
 def _of_env(env: Env, build: Callable[[], Env], single: dict[str, Any]) -> EnvFamily:

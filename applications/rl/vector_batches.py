@@ -102,7 +102,7 @@ class VectorFamily:
         if limit is None:
             raise InvalidParameterError(
                 f"horizon: got None for {env}, whose sub-environments set no limit of time steps; "
-                "expected an integer; give horizon="
+                "expected an integer; give horizon= to as_family"
             )
         self.env, self.horizon, self.n_slots = env, limit, env.num_envs
         self.observation_space: gymnasium.Space[Any] = env.single_observation_space

@@ -53,7 +53,9 @@ class Fails(gymnasium.Env):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.how == "exit":
             os._exit(3)
-        if self.how == "sleep":
+        if self.how == "deaf":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self.how in ("sleep", "deaf"):
             time.sleep(60)
         return np.zeros(1, np.float32), 1.0, False, False, {}
 
@@ -123,10 +125,11 @@ def test_a_dead_process_whose_pipe_somebody_holds_open():
         ("die", "step: got a process that ended with code -9 from the environments of task 1 .*, task 2"),
         ("exit", "step: got a process that ended with code 3 from the environments of task 1 .*, task 2"),
         ("sleep", "step: got no answer within 0.5 seconds from the environments of task 1 .*, task 2"),
+        ("deaf", "step: got no answer within 0.5 seconds from the environments of task 1 .*, task 2"),
     ],
 )
 def test_a_failure_names_the_task_and_ends_all_processes(how, message):
-    batch = AsyncBatch(Fails, ["", "", how], 3, 5, SPACES, workers=2, timeout=0.5 if how == "sleep" else None)
+    batch = AsyncBatch(Fails, ["", "", how], 3, 5, SPACES, workers=2, timeout=0.5 if how in ("sleep", "deaf") else None)
     start = time.monotonic()
     with pytest.raises(EnvironmentFailedError, match=f"^{message} \\(parameters '{how}'\\)"):
         batch.reset(np.random.default_rng(0))

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from fewshot.applications.rl.batch_comparison import compare_batch
 from fewshot.applications.rl.cartpole_goal import CartPoleGoal
+from fewshot.applications.rl.checking import check_family
 from fewshot.applications.rl.protocols import EpisodeBatch, Family
 from fewshot.errors import InvalidParameterError
 
@@ -42,42 +44,33 @@ def test_physics_of_gymnasium(seed):
             break
 
 
+def match(batch, slot, env):
+    env.state = tuple(float(value[slot]) for value in batch._state)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_batch_is_its_single_environments(seed):
     family = CartPoleGoal(horizon=60)
     rng = np.random.default_rng(seed)
     tasks = [family.sample(rng) for _ in range(4)]
+
+    def act(now, rng):
+        balancing = now[..., 2] + 0.3 * now[..., 3] > 0
+        chance = np.linspace(0.05, 1.0, 5)  # the later slots fall
+        return np.where(rng.random((4, 5)) < chance, rng.integers(2, size=(4, 5)), balancing)
+
+    assert compare_batch(family, tasks, 5, act, rng, match=match, rtol=1e-5, atol=1e-7).all()
     batch = family.batch(tasks, 5)
-    envs = [[family.make(task) for _ in range(5)] for task in tasks]
-    ends = np.zeros(2, int)
-    for _ in range(2):
-        now = batch.reset(rng)
-        for i in np.ndindex(4, 5):
-            env = envs[i[0]][i[1]]
-            env.reset()
-            env.state = tuple(float(value[i]) for value in batch._state)
-        assert np.abs(now).max() <= 0.05 and now.std() == pytest.approx(0.05 / np.sqrt(3), rel=0.3)
-        alive = np.ones((4, 5), bool)
-        for _ in range(60):
-            balancing = now[..., 2] + 0.3 * now[..., 3] > 0
-            chance = np.linspace(0.05, 1.0, 5)  # the later slots fall
-            actions = np.where(rng.random((4, 5)) < chance, rng.integers(2, size=(4, 5)), balancing)
-            before = now.copy()
-            after, rewards, terminated, truncated = batch.step(actions)
-            np.testing.assert_array_equal(now, before)
-            assert np.isfinite(after).all() and np.isfinite(rewards).all()
-            for i in zip(*np.nonzero(alive), strict=True):
-                observation, reward, over, cut, _ = envs[i[0]][i[1]].step(int(actions[i]))
-                np.testing.assert_allclose(after[i], observation, rtol=1e-5, atol=1e-7)
-                assert rewards[i] == pytest.approx(reward, rel=1e-9)
-                assert (terminated[i], truncated[i]) == (over, cut)
-            np.testing.assert_array_equal(after[~alive], now[~alive])  # what has ended stands still
-            assert not (terminated | truncated)[~alive].any()
-            ends += terminated.sum(), truncated.sum()
-            alive &= ~(terminated | truncated)
-            now = after
-        assert not alive.any()
-    assert ends.sum() == 40 and ends.min() > 0  # both kinds of end were seen
+    now, alive, ends = batch.reset(rng), np.ones((4, 5), bool), np.zeros(2, int)
+    assert np.abs(now).max() <= 0.05 and now.std() == pytest.approx(0.05 / np.sqrt(3), rel=0.3)
+    for _ in range(60):
+        after, rewards, terminated, truncated = batch.step(act(now, rng))
+        assert np.isfinite(after).all() and np.isfinite(rewards).all()
+        np.testing.assert_array_equal(after[~alive], now[~alive])  # what has ended stands still
+        ends += terminated.sum(), truncated.sum()
+        alive &= ~(terminated | truncated)
+        now = after
+    assert not alive.any() and ends.sum() == 20 and ends.min() > 0  # both kinds of end were seen
 
 
 def test_the_same_generator_gives_the_same_episodes():
@@ -114,6 +107,12 @@ def test_gymnasiums_check():
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*A Box observation space m.*infinity", UserWarning)  # of velocities
         check_env(family.make(family.sample(np.random.default_rng(0))), skip_render_check=True)
+
+
+def test_it_keeps_its_promises():
+    check_family(CartPoleGoal(), match=match)
+    with pytest.warns(UserWarning, match="family: got episodes of a batch and of single environments that begin apart"):
+        check_family(CartPoleGoal())
 
 
 def test_protocols():

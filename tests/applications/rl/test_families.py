@@ -75,7 +75,9 @@ def test_horizons():
     assert EnvFamily(make=lambda p: bare(), sample=lambda rng: None, horizon=30).horizon == 30
     limited = EnvFamily(make=lambda p: gymnasium.wrappers.TimeLimit(bare(), 40), sample=lambda rng: None)
     assert limited.horizon == 40
-    with pytest.raises(InvalidParameterError, match="horizon: got None for .*CartPoleEnv.*give horizon=, or wrap"):
+    with pytest.raises(
+        InvalidParameterError, match="horizon: got None for .*CartPoleEnv.*give horizon= to EnvFamily or as_family"
+    ):
         EnvFamily(make=lambda p: bare(), sample=lambda rng: None)
     with pytest.raises(InvalidParameterError, match="horizon: got -1"):
         EnvFamily.vary("CartPole-v1", horizon=-1)

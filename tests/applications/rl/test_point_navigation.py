@@ -6,6 +6,8 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fewshot.applications.rl.batch_comparison import compare_batch
+from fewshot.applications.rl.checking import check_family
 from fewshot.applications.rl.point_navigation import PointNavigation
 from fewshot.applications.rl.protocols import EpisodeBatch, Family
 from fewshot.errors import InvalidDataError, InvalidParameterError
@@ -23,27 +25,12 @@ def test_a_batch_is_its_single_environments(n_tasks, n_episodes, horizon, aim, s
     family = PointNavigation(horizon=horizon)
     rng = np.random.default_rng(seed)
     goals = [family.sample(rng) for _ in range(n_tasks)]
-    batch = family.batch(goals, n_episodes)
-    envs = [[family.make(goal) for _ in range(n_episodes)] for goal in goals]
-    for _ in range(2):  # a second reset begins anew
-        now = batch.reset(rng)
-        for i in np.ndindex(n_tasks, n_episodes):
-            np.testing.assert_array_equal(envs[i[0]][i[1]].reset()[0], now[i])
-        alive = np.ones((n_tasks, n_episodes), bool)
-        for _ in range(horizon):
-            towards = np.array(goals)[:, None] - now
-            actions = (aim * towards + (1 - aim) * rng.normal(0, 0.1, now.shape)).astype(np.float32)
-            before = now.copy()
-            after, rewards, terminated, truncated = batch.step(actions)
-            np.testing.assert_array_equal(now, before)  # what was returned is not written to later
-            for i in zip(*np.nonzero(alive), strict=True):
-                observation, reward, over, cut, _ = envs[i[0]][i[1]].step(actions[i])
-                np.testing.assert_array_equal(after[i], observation)
-                assert (rewards[i], terminated[i], truncated[i]) == (reward, over, cut)
-            assert not (terminated | truncated)[~alive].any()
-            alive &= ~(terminated | truncated)
-            now = after
-        assert not alive.any()
+
+    def act(now, rng):
+        towards = np.array(goals)[:, None] - now
+        return (aim * towards + (1 - aim) * rng.normal(0, 0.1, now.shape)).astype(np.float32)
+
+    assert compare_batch(family, goals, n_episodes, act, rng, rtol=0.0, atol=0.0).all()
 
 
 def test_rules():
@@ -90,6 +77,10 @@ def test_positions_stay_in_the_space(horizon):
 def test_gymnasiums_check():
     family = PointNavigation()
     check_env(family.make((0.1, 0.2)), skip_render_check=True)
+
+
+def test_it_keeps_its_promises():
+    check_family(PointNavigation())
 
 
 def test_protocols():

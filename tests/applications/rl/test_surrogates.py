@@ -7,100 +7,14 @@ E_D[J(theta'(D))] has one more term, grad log p(D) J(theta'(D)), which no surrog
 correction of E-MAML adds (Stadie et al. 2018).
 """
 
-import itertools
-
 import pytest
 import torch
-from torch import nn
 
-from fewshot.applications.rl.advantages import returns_to_go
 from fewshot.applications.rl.distributions import Categorical
 from fewshot.applications.rl.surrogates import SURROGATES, Surrogate, pack
 from fewshot.errors import InvalidParameterError
-from fewshot.functional import FunctionalModule
-from fewshot.kernels import LoopKernels, VectorizedKernels
-from fewshot.tasks import Rows
 
-STATES, ACTIONS, TIME, DISCOUNT, ALPHA = 2, 2, 3, 0.9, 0.4
-F64 = torch.float64
-
-
-class Process:
-    """Two states, two actions, three steps: 2 x (2 x 2)^3 trajectories, or fewer where the next state is sure."""
-
-    def __init__(self, seed=0):
-        g = torch.Generator().manual_seed(seed)
-        self.next = torch.rand(STATES, ACTIONS, STATES, generator=g, dtype=F64).softmax(-1)
-        self.reward = torch.randn(STATES, ACTIONS, generator=g, dtype=F64)
-        self.theta = 0.5 * torch.randn(STATES, ACTIONS, generator=g, dtype=F64)
-        one = list(itertools.product(range(ACTIONS), range(STATES)))
-        states, actions, chances = [], [], []
-        for choices in itertools.product(one, repeat=TIME):
-            s, chance, seen, acted = 0, 1.0, [], []
-            for a, after in choices:
-                seen.append(s)
-                acted.append(a)
-                chance *= float(self.next[s, a, after])
-                s = after
-            states.append(seen)
-            actions.append(acted)
-            chances.append(chance)
-        self.states, self.actions = torch.tensor(states), torch.tensor(actions)
-        self.chance = torch.tensor(chances, dtype=F64)  # of the environment's part
-        self.rewards = self.reward[self.states, self.actions]
-
-    def log_probs(self, theta):
-        return theta.log_softmax(-1)[self.states, self.actions]
-
-    def weights(self, theta):
-        return self.chance * self.log_probs(theta).sum(-1).exp()
-
-    def value(self, theta):
-        """Expected discounted return."""
-        discounts = DISCOUNT ** torch.arange(TIME, dtype=F64)
-        return (self.weights(theta) * (self.rewards * discounts).sum(-1)).sum()
-
-    def rows(self, weight):
-        """All trajectories as episodes of one task; advantages are discounted returns, without a baseline."""
-        x = nn.functional.one_hot(self.states, STATES).to(F64)
-        to_go = returns_to_go(self.rewards, DISCOUNT) * DISCOUNT ** torch.arange(TIME, dtype=F64)
-        y = pack(
-            self.actions.unsqueeze(-1).to(F64),
-            self.log_probs(self.theta).detach(),
-            to_go,
-            torch.eye(TIME, dtype=F64)[0].expand(to_go.shape),
-        )
-        every = weight.detach().unsqueeze(-1).expand(-1, TIME)
-        return Rows(x.flatten(0, 1)[None], y.flatten(0, 1)[None], every.reshape(1, -1).contiguous())
-
-    def functional(self, kind):
-        net = nn.Linear(STATES, ACTIONS, bias=False).to(F64)
-        with torch.no_grad():
-            net.weight.copy_(self.theta.T)
-        return FunctionalModule(net, Surrogate(Categorical(ACTIONS), kind), "all", ACTIONS)
-
-
-def flat(weight):
-    """From the layer's (actions, states) to theta's order."""
-    return weight.transpose(-1, -2).reshape(*weight.shape[:-2], -1)
-
-
-def derivatives(process, kind, weight):
-    """Gradient and Hessian of the mean surrogate loss over episodes, by the kernels; TIME rows make an episode."""
-    functional = process.functional(kind)
-    n = STATES * ACTIONS
-    rows = process.rows(weight)
-    many = Rows(*(t.expand(n, *t.shape[1:]).contiguous() for t in (rows.x, rows.y, rows.weight)))
-    moving = {"weight": functional.moving["weight"].expand(n, ACTIONS, STATES).contiguous()}
-    directions = torch.eye(n, dtype=F64).reshape(n, STATES, ACTIONS).transpose(1, 2).contiguous()
-    found = [
-        kernels.curvature(moving, {}, many, {"weight": directions}, 0)
-        for kernels in (LoopKernels(functional), VectorizedKernels(functional))
-    ]
-    for a, b in zip(found[0][:2], found[1][:2], strict=True):
-        torch.testing.assert_close(a["weight"], b["weight"])
-    scale = TIME * float(weight.sum())
-    return flat(found[1][0]["weight"])[0] * scale, flat(found[1][1]["weight"]) * scale
+from ...benchmarks._tabular import ACTIONS, ALPHA, F64, STATES, Process, derivatives
 
 
 @pytest.fixture(params=range(3), ids="seed {}".format)
@@ -154,8 +68,7 @@ def test_with_one_episode_the_sampling_term_is_what_is_missing(process):
     """Sum over single episodes D of p(D) (I + alpha H_D) grad J(theta'(D)), plus grad p(D) J(theta'(D)), is exact."""
 
     def adapted(theta, d):
-        to_go = returns_to_go(process.rewards, DISCOUNT) * DISCOUNT ** torch.arange(TIME, dtype=F64)
-        step = torch.func.grad(lambda t: (process.log_probs(t)[d] * to_go[d]).sum())(theta)
+        step = torch.func.grad(lambda t: (process.log_probs(t)[d] * process.advantages[d]).sum())(theta)
         return theta + ALPHA * step
 
     def objective(theta):

@@ -114,9 +114,7 @@ def test_of_first_order_the_product_is_the_fisher_information_of_the_adapted_pol
     def divergence(shift):
         total = 0.0
         for t, theta in enumerate(base):
-            moved = {
-                n: p + part.view(p.shape) for (n, p), part in zip(theta.items(), shift.split(sizes), strict=True)
-            }
+            moved = {n: p + part.view(p.shape) for (n, p), part in zip(theta.items(), shift.split(sizes), strict=True)}
             kl = problem.distribution.kl(problem.outputs(theta, t), problem.outputs(moved, t))
             total = total + (kl * problem.query.weight[t]).sum() / problem.query.weight[t].sum() / N_TASKS
         return total
