@@ -192,6 +192,11 @@ class Learner:
         What one step size does depends on the noise of the actions, their number and the network; where a step of it ends in
         policies that are worse, no gradient leads back, and where it is far too small none leads on.
         """
+        begin = self.actor.adaptation.init(
+            self.parameters.moving
+        )  # also after an interruption, which may have come after this
+        for name, value in self.parameters.sizes.items():
+            value.copy_(begin[name])
         start = expand(self.parameters.moving, len(support.x))
         old = self.outer.outputs(start, support)
         for _ in range(CALIBRATIONS):

@@ -394,8 +394,8 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
             Policy-gradient steps, each on episodes of the policy that the last one gave. Steps past those that
             meta-training looked ahead use the last one's sizes.
         guard : bool, default=True
-            Run as many episodes again with the adapted policy, and keep the unadapted one if their mean return is not higher.
-            Recorded episodes leave nothing to run.
+            Run as many episodes again with the adapted policy, and keep the policy after the step whose episodes had the highest
+            mean return: the unadapted one, if none is higher. Recorded episodes leave nothing to run.
         action_filter : callable, default=None
             ``(observations, actions) -> actions``, called before each step of the environment with observations of shape
             (1, episodes, n_observed): what is not safe is replaced.
@@ -414,7 +414,7 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
         """
         self._check_fitted("adapt")
         episodes, steps = check_count("episodes", episodes), check_count("steps", steps)
-        theta = expand(self._meta.moving, 1)
+        path = [expand(self._meta.moving, 1)]
         if isinstance(env, RecordedEpisodes):
             if steps != 1:
                 raise InvalidParameterError(
@@ -422,20 +422,20 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
                     "policy."
                 )
             found = env.trajectories(self.observation_space_, self.action_space_)
-            return self._adapted(self._step(theta, found, 0), AdaptationReport.of_recorded(len(env)))
+            return self._adapted(self._step(path[0], found, 0), AdaptationReport.of_recorded(len(env)))
         rng, stages, after = self._rng(ADAPT), [], None
         options = {"action_filter": action_filter}
         with self._episodes_in(env, episodes) as run:
             for k in range(steps):
-                found = run(theta, rng, **options)
+                found = run(path[-1], rng, **options)
                 stages.append(found.returns()[0].numpy())
-                theta = self._step(theta, found, k)
+                path.append(self._step(path[-1], found, k))
             if guard:
-                after = run(theta, rng, **options).returns()[0].numpy()
+                after = run(path[-1], rng, **options).returns()[0].numpy()
         report = AdaptationReport.compare(stages, after)
         if not report.kept:
             logger.info("adapt: %s", report)
-        return self._adapted(theta if report.kept else expand(self._meta.moving, 1), report)
+        return self._adapted(path[report.step], report)
 
     def _step(self, theta: Tensors, found: Trajectories, k: int) -> Tensors:
         actor = self._actor

@@ -153,6 +153,22 @@ def test_the_guard_keeps_the_unadapted_policy_where_adapting_does_not_help(polic
     assert torch.equal(weights(guarded), weights(policy)) and not torch.equal(weights(harmed), weights(policy))
 
 
+def test_the_guard_keeps_the_best_of_several_steps(policy, env, monkeypatch):
+    """The second step is made to do harm."""
+    from fewshot.applications.rl.actor import Actor
+
+    original = Actor.step
+
+    def harmful(self, kernels, parameters, theta, support, k):
+        stepped = original(self, kernels, parameters, theta, support, k)
+        return {name: theta[name] + (-30 if k else 1) * (stepped[name] - theta[name]) for name in theta}
+
+    monkeypatch.setattr(Actor, "step", harmful)
+    guarded, once = policy.adapt(env, episodes=20, steps=2), policy.adapt(env, episodes=20, guard=False)
+    assert guarded.adaptation_report_.step == 1 and guarded.adaptation_report_.kept
+    assert torch.equal(weights(guarded), weights(once))
+
+
 def test_recorded_episodes_give_what_the_environment_gives(policy, env, monkeypatch):
     from fewshot.applications.rl import policy as module
 
