@@ -13,6 +13,7 @@ from .checking import check_family
 from .evaluation import adaptation_curve
 from .families import EnvFamily
 from .learning_display import LearningCurveDisplay
+from .mujoco_families import ant_direction, half_cheetah_direction, half_cheetah_velocity
 from .point_navigation import PointNavigation
 from .policy import MAMLPolicy
 from .recorded import RecordedEpisodes
@@ -34,7 +35,10 @@ __all__ = [
     "Told",
     "TrajectoryDisplay",
     "adaptation_curve",
+    "ant_direction",
     "as_family",
     "check_family",
+    "half_cheetah_direction",
+    "half_cheetah_velocity",
     "record_gif",
 ]

@@ -30,12 +30,14 @@ def adaptation_curve(
     episodes: int = 20,
     steps: int = 1,
     inner_lr: float | None = None,
+    deterministic: bool = False,
+    score_family: Any = None,
     random_state: int | None = None,
 ) -> pd.DataFrame:
     """Adapt to unseen tasks of a family, all at once, and return what each step brought.
 
-    Every step uses fresh episodes of the policy before it; these episodes are also what that policy is judged by. No guard
-    takes part: the figures are those of adapting itself.
+    Every step uses fresh episodes of the policy before it; these episodes are also what that policy is judged by, unless
+    `deterministic` or `score_family` asks for others. No guard takes part: the figures are those of adapting itself.
 
     Parameters
     ----------
@@ -49,6 +51,10 @@ def adaptation_curve(
         Adaptation steps.
     inner_lr : float, default=None
         One step size for all steps in place of the policy's own.
+    deterministic : bool, default=False
+        Judge policies by as many more episodes in which they take the most likely actions.
+    score_family : Family or what :func:`~fewshot.applications.rl.as_family` takes, default=None
+        Judge policies by as many more episodes in its environments of the same tasks: other rules, say, of when episodes end.
     random_state : int or None, default=None
         Seed of tasks and episodes: the same one gives different policies the same tasks.
 
@@ -79,17 +85,24 @@ def adaptation_curve(
         sizes = {name: torch.full_like(value, math.log(inner_lr)) for name, value in meta.sizes.items()}
         meta = MetaParameters(meta.moving, meta.shared, sizes)
     rng = np.random.default_rng(random_state)
+    score_rng = rng.spawn(1)[0]
+    judge = source if score_family is None else as_family(score_family)
+    apart = deterministic or score_family is not None
     tasks = [source.sample(rng) for _ in range(n_tasks)]
     kernels, theta = VectorizedKernels(actor.functional), expand(meta.moving, n_tasks)
     n = sum(p.numel() for p in meta.moving.values())
     parts = []
     with (
         contextlib.closing(source.batch(tasks, episodes)) as batch,
+        contextlib.closing(judge.batch(tasks, episodes)) if apart else contextlib.nullcontext() as judged,
         threads_for(n, n_tasks * episodes * source.horizon),
     ):
         for step in range(steps + 1):
             found = actor.run(batch, theta, episodes, source.horizon, rng)
-            mean = {"return": found.returns().mean(1).numpy(), "length": found.mask.sum(-1).mean(1).numpy()}
+            scored = found
+            if judged is not None:
+                scored = actor.run(judged, theta, episodes, judge.horizon, score_rng, deterministic=deterministic)
+            mean = {"return": scored.returns().mean(1).numpy(), "length": scored.mask.sum(-1).mean(1).numpy()}
             parts.append(pd.DataFrame({"task": range(n_tasks), "step": step} | mean))
             if step < steps:
                 theta = actor.step(kernels, meta, theta, actor.rows(found), step)

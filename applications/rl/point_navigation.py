@@ -24,7 +24,6 @@ from .protocols import Bools, Floats
 __all__ = ["PointNavigation", "PointNavigationEnv"]
 
 LIMIT = 0.1  # of each coordinate of a move
-REACHED = 0.01  # distance in each coordinate at which the goal counts as reached
 
 Goal = tuple[float, float]
 
@@ -33,6 +32,13 @@ def _spaces(horizon: int) -> tuple[Box, Box]:
     """Spaces of positions and of moves."""
     reach = LIMIT * horizon
     return Box(-reach, reach, (2,), np.float32), Box(-LIMIT, LIMIT, (2,), np.float32)
+
+
+def _tolerance(value: Any) -> float:
+    """Return a tolerance, or say what is wrong with it."""
+    if not (isinstance(value, int | float | np.number) and 0 <= value < math.inf):
+        raise InvalidParameterError(f"tolerance: got {value!r}; expected a number of at least 0, such as 0.01")
+    return float(value)
 
 
 def _goal(parameters: Any) -> Goal:
@@ -52,8 +58,8 @@ class PointNavigation:
     r"""Family of planes with a hidden goal.
 
     Episodes start at the origin. An action is a move, clipped to ±0.1 in each coordinate; with position p after the move and the
-    task's goal g, the reward is :math:`-\lVert p - g \rVert`. An episode ends when both coordinates lie within 0.01 of the goal's
-    or, cut off, after `horizon` steps. The observation is the position.
+    task's goal g, the reward is :math:`-\lVert p - g \rVert`. An episode ends when both coordinates lie within `tolerance` of the
+    goal's or, cut off, after `horizon` steps. The observation is the position.
 
     Parameters
     ----------
@@ -61,6 +67,8 @@ class PointNavigation:
         Most time steps of an episode.
     goals : (float, float), default=(-0.5, 0.5)
         Range of the goal's coordinates, which are drawn uniformly.
+    tolerance : float, default=0.01
+        Distance in each coordinate within which the goal is reached. 0: never, so that all episodes are of full length.
 
     Attributes
     ----------
@@ -70,7 +78,7 @@ class PointNavigation:
     Raises
     ------
     InvalidParameterError
-        If `horizon` is below 1 or `goals` is not a range.
+        If `horizon` is below 1, `goals` is not a range or `tolerance` is negative.
 
     References
     ----------
@@ -93,13 +101,13 @@ class PointNavigation:
            [ 0.1,  0.1]], dtype=float32)
     """
 
-    def __init__(self, horizon: int = 100, goals: tuple[float, float] = (-0.5, 0.5)) -> None:
+    def __init__(self, horizon: int = 100, goals: tuple[float, float] = (-0.5, 0.5), tolerance: float = 0.01) -> None:
         self.horizon = check_count("horizon", horizon)
-        self.goals = check_range("goals", goals)
+        self.goals, self.tolerance = check_range("goals", goals), _tolerance(tolerance)
         self.observation_space, self.action_space = _spaces(self.horizon)
 
     def __repr__(self) -> str:
-        return f"PointNavigation(horizon={self.horizon}, goals={self.goals})"
+        return f"PointNavigation(horizon={self.horizon}, goals={self.goals}, tolerance={self.tolerance})"
 
     def sample(self, rng: np.random.Generator) -> Goal:
         """Draw a goal (x, y)."""
@@ -108,11 +116,11 @@ class PointNavigation:
 
     def make(self, parameters: Any, render_mode: str | None = None) -> PointNavigationEnv:
         """Build the environment with the goal `parameters`; with ``render_mode="rgb_array"`` it can be drawn."""
-        return PointNavigationEnv(_goal(parameters), horizon=self.horizon, render_mode=render_mode)
+        return PointNavigationEnv(_goal(parameters), self.horizon, self.tolerance, render_mode)
 
     def batch(self, parameters: Sequence[Any], n_episodes: int) -> PointNavigationBatch:
         """Make `n_episodes` slots for each goal in `parameters`."""
-        return PointNavigationBatch(parameters, n_episodes, self.horizon)
+        return PointNavigationBatch(parameters, n_episodes, self.horizon, self.tolerance)
 
     def told(self, parameters: Any) -> npt.NDArray[np.float32]:
         """Describe a task by its goal, shape (2,)."""
@@ -130,14 +138,16 @@ class PointNavigationBatch(NativeBatch):
         Slots of each.
     horizon : int
         Most time steps.
+    tolerance : float
+        Within which a goal is reached.
     """
 
-    def __init__(self, parameters: Sequence[Any], n_episodes: int, horizon: int) -> None:
+    def __init__(self, parameters: Sequence[Any], n_episodes: int, horizon: int, tolerance: float) -> None:
         if not len(parameters):
             raise InvalidParameterError("parameters: got none; expected at least one goal; call sample(rng)")
         super().__init__(len(parameters), n_episodes, horizon, *_spaces(horizon))
         self._goals = np.array([_goal(goal) for goal in parameters])[:, None, :]
-        self._positions = np.zeros((*self.slots, 2))
+        self._positions, self._tolerance = np.zeros((*self.slots, 2)), tolerance
 
     def _begin(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         self._positions = np.zeros((*self.slots, 2))
@@ -149,7 +159,8 @@ class PointNavigationBatch(NativeBatch):
         offset = self._positions - self._goals
         x, y = offset[..., 0], offset[..., 1]
         rewards = -np.sqrt(x * x + y * y)
-        return self._positions.astype(np.float32), rewards, (np.abs(x) < REACHED) & (np.abs(y) < REACHED)
+        reached = (np.abs(x) < self._tolerance) & (np.abs(y) < self._tolerance)
+        return self._positions.astype(np.float32), rewards, reached
 
 
 class PointNavigationEnv(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
@@ -161,6 +172,8 @@ class PointNavigationEnv(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.f
         Where it is.
     horizon : int, default=100
         Time steps after which an episode is cut off.
+    tolerance : float, default=0.01
+        Within which the goal is reached.
     render_mode : {None, "rgb_array"}, default=None
         With "rgb_array", ``render()`` gives frames of shape (320, 320, 3), which reach from -0.8 to 0.8 in both directions: the
         start (grey ring), the goal (green), the point and its way (blue).
@@ -176,8 +189,8 @@ class PointNavigationEnv(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.f
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
 
-    def __init__(self, goal: Goal, horizon: int = 100, render_mode: str | None = None) -> None:
-        self.goal = _goal(goal)
+    def __init__(self, goal: Goal, horizon: int = 100, tolerance: float = 0.01, render_mode: str | None = None) -> None:
+        self.goal, self.tolerance = _goal(goal), _tolerance(tolerance)
         self.render_mode = check_render_mode(render_mode)
         self.horizon = check_count("horizon", horizon)
         self.observation_space: gymnasium.Space[Any]
@@ -207,7 +220,7 @@ class PointNavigationEnv(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.f
         if self.render_mode is not None:
             self._trail.append((self._x, self._y))
         x, y = self._x - self.goal[0], self._y - self.goal[1]
-        terminated = abs(x) < REACHED and abs(y) < REACHED
+        terminated = abs(x) < self.tolerance and abs(y) < self.tolerance
         truncated = self._time >= self.horizon and not terminated
         return np.array([self._x, self._y], np.float32), -math.sqrt(x * x + y * y), terminated, truncated, {}
 

@@ -33,6 +33,22 @@ def test_without_steps_it_is_the_initial_policy(policy):
     assert curve["step"].tolist() == [0, 0]
 
 
+def test_other_episodes_to_judge_by(policy):
+    """Adapting itself goes on as before: full-length episodes bring no more than those that end at the goal."""
+    options = {"n_tasks": 3, "episodes": 4, "steps": 2, "random_state": 5}
+    usual, full, likely = (
+        adaptation_curve(policy, FAMILY, **options, **more)
+        for more in ({}, {"score_family": PointNavigation(horizon=15, tolerance=0.0)}, {"deterministic": True})
+    )
+    assert (full["length"] == 15).all() and not full["return"].equals(usual["return"])
+    by_task = likely[likely["step"] == 0]["return"]
+    one = policy.evaluate(FAMILY.make((0.4, -0.3)), episodes=2, deterministic=True)
+    assert one[0] == pytest.approx(one[1]) and by_task.nunique() == 3
+    # The episodes that are adapted from are the same: so are the policies, which a deterministic judge shows.
+    again = adaptation_curve(policy, FAMILY, **options | {"episodes": 4}, deterministic=True, score_family=FAMILY)
+    assert again.equals(likely)
+
+
 def test_a_step_size_of_ones_own(policy):
     """A vanishing one changes nothing but the random numbers; the policy keeps its own."""
     before = {k: v.clone() for k, v in policy._meta.sizes.items()}

@@ -47,6 +47,14 @@ def test_rules():
     assert terminated and not truncated
 
 
+def test_without_tolerance_episodes_go_on_at_the_goal():
+    for tolerance, ends in ((0.01, True), (0.0, False), (0.2, True)):
+        env = PointNavigation(tolerance=tolerance).make((0.05, 0.0))
+        env.reset(seed=0)
+        assert env.step(np.float32([0.05, 0.0]))[2] == ends
+    check_family(PointNavigation(tolerance=0.0))
+
+
 def test_cut_off_after_the_horizon():
     batch = PointNavigation().batch([(0.4, 0.4)], 2)
     batch.reset(np.random.default_rng(0))
@@ -93,6 +101,8 @@ def test_errors():
     family = PointNavigation()
     with pytest.raises(InvalidParameterError, match="horizon: got 0; expected an integer of at least 1"):
         PointNavigation(horizon=0)
+    with pytest.raises(InvalidParameterError, match="tolerance: got -1; expected a number of at least 0"):
+        PointNavigation(tolerance=-1)
     with pytest.raises(InvalidParameterError, match="goals: got .*low <= high"):
         PointNavigation(goals=(0.5, -0.5))
     for goal in [(0.1,), (0.1, np.nan), "xy", None, {"x": 1}]:
