@@ -63,7 +63,7 @@ class LearnerSettings:
     episodes: int = 20
     outer: Literal["trpo", "ppo", "adam"] = "trpo"
     order: Literal["exact", "first"] = "exact"
-    max_kl: float = 0.01
+    max_kl: float = 0.02
     cg_iterations: int = 5
     cg_rows: int = 1500
     judged_tasks: int = 5

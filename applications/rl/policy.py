@@ -97,7 +97,7 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
     outer : {"trpo", "ppo", "adam"}, default="trpo"
         What moves the initial parameters: a step inside a trust region (MAML), several steps along a clipped surrogate (ProMP), or
         one step of Adam. See :mod:`fewshot.applications.rl.outer_steps`.
-    max_kl : float, default=0.01
+    max_kl : float, default=0.02
         With "trpo" and "ppo": bound of the mean divergence of the adapted policies in an iteration; with "ppo" of the initial
         ones, too.
     clip : float, default=0.2
@@ -170,7 +170,7 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
         surrogate: str = "lvc",
         order: Any = "exact",
         outer: Any = "trpo",
-        max_kl: float = 0.01,
+        max_kl: float = 0.02,
         clip: float = 0.2,
         outer_lr: float = 0.01,
         tasks_per_batch: int = 20,

@@ -22,10 +22,38 @@ from gymnasium.spaces import Box
 
 from fewshot.applications.rl import MAMLPolicy, Told, adaptation_curve
 
-__all__ = ["EPISODES", "TEST", "VALIDATION", "Study", "bare_rate", "fine_tuned", "run_seeds", "scored", "study_parser"]
+__all__ = [
+    "EPISODES",
+    "SETTINGS",
+    "TEST",
+    "VALIDATION",
+    "Study",
+    "bare_rate",
+    "fine_tuned",
+    "run_seeds",
+    "scored",
+    "study_parser",
+]
 
 VALIDATION, TEST = 1_000_000, 2_000_000  # seeds of tasks; training draws others
 EPISODES = 20
+# Named here, so that figures in the documentation stay what they are when a default changes.
+SETTINGS: dict[str, Any] = {
+    "hidden": (64, 64),
+    "log_std": -0.5,
+    "inner_steps": 1,
+    "inner_lr": None,
+    "later_step_factor": 0.5,
+    "surrogate": "lvc",
+    "order": "exact",
+    "outer": "trpo",
+    "max_kl": 0.02,
+    "outer_lr": 0.01,
+    "tasks_per_batch": 20,
+    "episodes": 20,
+    "discount": 0.99,
+    "gae_lambda": 0.97,
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +69,7 @@ class Study:
     steps : int, default=3
         Adaptation steps.
     settings : mapping, default={}
-        Of all policies, where they are not the defaults.
+        Of all policies, where they are not those of SETTINGS.
     """
 
     family: Any
@@ -53,7 +81,7 @@ class Study:
         self, seed: int, *, family: Any = None, budget: int | None = None, seconds: float | None = None, **more: Any
     ) -> MAMLPolicy:
         """Train a policy for some environment steps, or some seconds."""
-        policy = MAMLPolicy(**{"random_state": seed, **self.settings, **more})
+        policy = MAMLPolicy(**{**SETTINGS, "random_state": seed, **self.settings, **more})
         return policy.fit_meta(self.family if family is None else family, total_env_steps=budget, max_time=seconds)
 
 

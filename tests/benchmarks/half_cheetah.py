@@ -1,8 +1,8 @@
 """HalfCheetah with a hidden goal: return before and after 1, 2 and 3 adaptation steps, beside controls.
 
-    python tests/benchmarks/half_cheetah.py velocity [--horizon 100] [--seeds 5] [--seconds 150] [--threads 2]
-    python tests/benchmarks/half_cheetah.py direction [--horizon 100] ...
-    python tests/benchmarks/half_cheetah.py velocity --quick
+    python tests/benchmarks/half_cheetah.py [--goal velocity] [--horizon 100] [--seeds 5] [--seconds 150] [--threads 2]
+    python tests/benchmarks/half_cheetah.py --goal direction ...
+    python tests/benchmarks/half_cheetah.py --quick
 
 Needs mujoco: pip install 'fewshot[mujoco]'. What is compared, and how, is said in _policies.py. Test velocities are unseen. Of
 directions there are two, both seen in training, and returns after each number of steps are also given for either. `--quick` ends
@@ -53,7 +53,7 @@ def quick(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = study_parser(__doc__ or "", seconds=150.0, tasks=20)
-    parser.add_argument("goal", choices=["velocity", "direction"])
+    parser.add_argument("--goal", choices=["velocity", "direction"], default="velocity")
     parser.add_argument("--horizon", type=int, default=100)
     parser.add_argument("--quick", action="store_true", help="a check of two minutes")
     arguments = parser.parse_args()
