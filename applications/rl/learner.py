@@ -180,8 +180,7 @@ class Learner:
             n_gradients += 1
             return self.engine.gradient(parameters, given, query, s.order, 0, n_gradients - 1)
 
-        moved = self.optimizer.copy()  # an interruption leaves all of the iteration or nothing
-        loss, kl = self.outer(moved, Batch(path, supports, query), gradient_at)
+        moved, loss, kl = self.outer(self.optimizer, Batch(path, supports, query), gradient_at)
         self.optimizer, self.done, self._n_gradients = moved, self.done + 1, n_gradients
         returns = [float(f.returns().mean()) for f in found]
         return Iteration(returns, sum(f.n_steps for f in found), loss, kl)

@@ -2,9 +2,9 @@
 
 * ``"trpo"``: a natural-gradient step inside a trust region (Finn, Abbeel, Levine 2017, section 5.3), see :mod:`.trust_region`;
 * ``"ppo"``: several Adam steps on the same episodes along the gradient of the clipped surrogate, as in ProMP (Rothfuss et al. 2019,
-  section 6). ProMP holds the initial policy near the one that acted by a penalty; here the steps end, and the last one is
-  taken back, when the initial or the adapted policies diverge by more than the bound, which needs no weight to be tuned and
-  keeps training from degrading. The learning rate follows how soon that happens;
+  section 6). ProMP holds the initial policy near the one that acted by a penalty; here the steps end before the initial or the
+  adapted policies diverge by more than the bound, which needs no weight to be tuned and keeps training from degrading. The first
+  step is shortened until it is within, and the learning rate follows;
 * ``"adam"``: one Adam step.
 
 References
@@ -35,7 +35,9 @@ from .trust_region import AdaptedFisher, trust_region_step
 __all__ = ["AdamStep", "Batch", "OuterStep", "ProximalSteps", "TrustRegionStep"]
 
 RATE_CHANGE = 1.5  # of the learning rate, where the divergence is out of the range that is this factor wide
+MOST_SHORTENED = 10  # times that the first step is
 GradientAt = Callable[[MetaParameters], MetaGradient]
+Outcome = tuple[OuterOptimizer, float, float]
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,13 @@ class OuterStep(ABC):
         self.kernels = VectorizedKernels(actor.functional)
 
     @abstractmethod
-    def __call__(self, optimizer: OuterOptimizer, batch: Batch, gradient_at: GradientAt) -> tuple[float, float]:
+    def __call__(self, optimizer: OuterOptimizer, batch: Batch, gradient_at: GradientAt) -> Outcome:
         """Make the step.
 
         Parameters
         ----------
         optimizer : OuterOptimizer
-            Holds the parameters, and is changed.
+            Holds the parameters; it stays as it is, so an interruption leaves all of a step or nothing.
         batch : Batch
             Episodes to learn from.
         gradient_at : callable
@@ -107,6 +109,8 @@ class OuterStep(ABC):
 
         Returns
         -------
+        optimizer : OuterOptimizer
+            After the step.
         loss, divergence : float
             Surrogate loss before the step, and mean divergence of the adapted policies that it caused; nan if not known.
         """
@@ -133,11 +137,11 @@ class OuterStep(ABC):
 class AdamStep(OuterStep):
     """One step of Adam."""
 
-    def __call__(self, optimizer: OuterOptimizer, batch: Batch, gradient_at: GradientAt) -> tuple[float, float]:
+    def __call__(self, optimizer: OuterOptimizer, batch: Batch, gradient_at: GradientAt) -> Outcome:
         """Make the step; see :class:`OuterStep`."""
-        gradient = gradient_at(optimizer.parameters)
-        optimizer.step(gradient.vector, 1.0)
-        return gradient.mean_loss(), math.nan
+        gradient, moved = gradient_at(optimizer.parameters), optimizer.copy()
+        moved.step(gradient.vector, 1.0)
+        return moved, gradient.mean_loss(), math.nan
 
 
 class TrustRegionStep(OuterStep):
@@ -167,7 +171,7 @@ class TrustRegionStep(OuterStep):
             actor.functional, lambda output, target: distribution.kl(target, output), actor.adaptation, order
         )
 
-    def __call__(self, optimizer: OuterOptimizer, batch: Batch, gradient_at: GradientAt) -> tuple[float, float]:
+    def __call__(self, optimizer: OuterOptimizer, batch: Batch, gradient_at: GradientAt) -> Outcome:
         """Make the step; see :class:`OuterStep`."""
         parameters = optimizer.parameters
         gradient = gradient_at(parameters)
@@ -186,8 +190,9 @@ class TrustRegionStep(OuterStep):
         )
         only = gradient.vector.clone()
         only[:weights] = 0
-        optimizer.step(only, 1.0, also=change)
-        return gradient.mean_loss(), kl
+        moved = optimizer.copy()
+        moved.step(only, 1.0, also=change)
+        return moved, gradient.mean_loss(), kl
 
 
 class ProximalSteps(OuterStep):
@@ -214,34 +219,39 @@ class ProximalSteps(OuterStep):
         super().__init__(actor, judged_tasks)
         self.max_kl, self.epochs, self.rate = max_kl, epochs, 1.0
 
-    def __call__(self, optimizer: OuterOptimizer, batch: Batch, gradient_at: GradientAt) -> tuple[float, float]:
+    def __call__(self, optimizer: OuterOptimizer, batch: Batch, gradient_at: GradientAt) -> Outcome:
         """Make the steps; see :class:`OuterStep`."""
         judged = batch.first(self.judged_tasks)
         # Without inner steps the initial policy is the one that the query was collected with.
         first = judged.supports[0] if judged.supports else judged.query
         initial, adapted = self.outputs(judged.path[0], first), self.outputs(judged.path[-1], judged.query)
-        loss, kl, parameters = math.nan, 0.0, optimizer.parameters
+
+        def divergence(parameters: MetaParameters) -> float:
+            moved = self.outputs(expand(parameters.moving, len(judged.query.x)), first)
+            return max(self.judge(parameters, judged, adapted)[1], self.divergence(initial, moved, first))
+
+        loss, kl, rate, shortened = math.nan, 0.0, self.rate, 0
         for epoch in range(self.epochs):
-            gradient = gradient_at(parameters)
+            gradient = gradient_at(optimizer.parameters)
             if not epoch:
                 loss = gradient.mean_loss()
-            before = parameters.to(torch.float64).flat()
-            optimizer.step(gradient.vector, self.rate)
-            moved = expand(parameters.moving, len(judged.query.x))
-            now = max(
-                self.judge(parameters, judged, adapted)[1],
-                self.divergence(initial, self.outputs(moved, first), first),
-            )
+            trial = optimizer.copy()
+            trial.step(gradient.vector, rate)
+            now = divergence(trial.parameters)
+            while not now <= self.max_kl:
+                rate, shortened = rate / RATE_CHANGE, shortened + 1
+                if epoch or shortened > MOST_SHORTENED:  # something was learned, or nothing can be
+                    break
+                trial = optimizer.copy()
+                trial.step(gradient.vector, rate)
+                now = divergence(trial.parameters)
             if not now <= self.max_kl:
-                for name, value in parameters.flat().items():
-                    value.copy_(before[name])
-                self.rate /= RATE_CHANGE
                 break
-            kl = now
-        else:
-            if kl < self.max_kl / RATE_CHANGE:
-                self.rate *= RATE_CHANGE
-        return loss, kl
+            optimizer, kl = trial, now
+        if not shortened and kl < self.max_kl / RATE_CHANGE:
+            rate *= RATE_CHANGE
+        self.rate = rate  # at the end, so that an interrupted iteration can be made again
+        return optimizer, loss, kl
 
 
 def _mean(values: Tensor, rows: Rows) -> float:

@@ -1,16 +1,17 @@
 """Outer steps against what they promise: bounds kept, steps taken back, losses and divergences of plain loops."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from fewshot.applications.rl import CartPoleGoal, MAMLPolicy, PointNavigation
 from fewshot.applications.rl.learner import FIRST_KL, Learner
-from fewshot.applications.rl.outer_steps import RATE_CHANGE, Batch, ProximalSteps
+from fewshot.applications.rl.outer_steps import MOST_SHORTENED, RATE_CHANGE, Batch, ProximalSteps
 from fewshot.kernels import LoopKernels
 from fewshot.metagradient import expand, meta_gradient
 from fewshot.tasks import Rows
-from fewshot.training.outer import OuterOptimizer
 
 FAMILY = PointNavigation(horizon=15)
 SETTINGS = {"hidden": (8,), "inner_lr": 0.3, "engine": "vectorized", "random_state": 0}
@@ -85,9 +86,8 @@ def test_proximal_steps_stay_within_the_bound(inner_steps):
     learner = learner_of(outer="ppo", inner_steps=inner_steps, outer_lr=1e-3)
     batch, gradient_at = collected(learner)
     step = ProximalSteps(learner.actor, 4, max_kl=1e-3, epochs=50)
-    optimizer = learner.optimizer.copy()
-    _, kl = step(optimizer, batch, gradient_at)
-    assert 0 < kl <= 1e-3 and step.rate == 1 / RATE_CHANGE  # the last of the steps was taken back
+    optimizer, _, kl = step(learner.optimizer, batch, gradient_at)
+    assert 0 < kl <= 1e-3 and step.rate == 1 / RATE_CHANGE  # the last of the steps was not taken
     old = step.outputs(batch.path[-1], batch.query)
     assert step.judge(optimizer.parameters, batch, old)[1] <= 1e-3
     first = (batch.supports or [batch.query])[0]
@@ -95,33 +95,43 @@ def test_proximal_steps_stay_within_the_bound(inner_steps):
     assert step.divergence(step.outputs(batch.path[0], first), moved, first) <= 1e-3
 
 
-def test_a_first_step_too_far_is_taken_back_and_the_rate_falls():
-    learner = learner_of(outer="ppo")
+def test_a_first_step_too_far_is_shortened():
+    learner = learner_of(outer="ppo", outer_lr=0.1)
     batch, gradient_at = collected(learner)
-    step = ProximalSteps(learner.actor, 4, max_kl=1e-9, epochs=5)
-    optimizer = learner.optimizer.copy()
-    assert step(optimizer, batch, gradient_at)[1] == 0
+    step = ProximalSteps(learner.actor, 4, max_kl=1e-3, epochs=1)
+    before = {name: value.clone() for name, value in learner.parameters.flat().items()}
+    optimizer, _, kl = step(learner.optimizer, batch, gradient_at)
+    n = round(-math.log(step.rate) / math.log(RATE_CHANGE))
+    assert 0 < kl <= 1e-3 and n > 1 and optimizer.steps == 1
+    direct = learner.optimizer.copy()
+    direct.step(gradient_at(learner.parameters).vector, step.rate)  # as if it had been tried first
     for name, value in optimizer.parameters.flat().items():
-        assert torch.equal(value, learner.parameters.flat()[name])
-    step(optimizer, batch, gradient_at)
-    assert step.rate == RATE_CHANGE**-2
+        assert torch.equal(value, direct.parameters.flat()[name])
+        assert torch.equal(learner.parameters.flat()[name], before[name])
+
+
+def test_where_no_step_is_short_enough_none_is_taken():
+    learner = learner_of(outer="ppo", outer_lr=0.1)
+    batch, gradient_at = collected(learner)
+    step = ProximalSteps(learner.actor, 4, max_kl=1e-12, epochs=5)
+    optimizer, _, kl = step(learner.optimizer, batch, gradient_at)
+    assert kl == 0 and optimizer is learner.optimizer
+    assert step.rate == pytest.approx(RATE_CHANGE ** -(MOST_SHORTENED + 1))
 
 
 def test_the_rate_rises_where_there_is_room():
     learner = learner_of(outer="ppo", outer_lr=1e-4)
     batch, gradient_at = collected(learner)
     step = ProximalSteps(learner.actor, 4, max_kl=1.0, epochs=3)
-    optimizer = learner.optimizer.copy()
-    step(optimizer, batch, gradient_at)
+    optimizer, *_ = step(learner.optimizer, batch, gradient_at)
     assert step.rate == RATE_CHANGE and optimizer.steps == 3
 
 
 def test_the_trust_region_moves_step_sizes_by_the_optimiser_alone():
     learner = learner_of()
     batch, gradient_at = collected(learner)
-    optimizer = learner.optimizer.copy()
-    reference: OuterOptimizer = learner.optimizer.copy()
-    loss, kl = learner.outer(optimizer, batch, gradient_at)
+    reference = learner.optimizer.copy()
+    optimizer, loss, kl = learner.outer(learner.optimizer, batch, gradient_at)
     gradient = gradient_at(learner.parameters)
     assert loss == pytest.approx(gradient.mean_loss()) and 0 < kl <= learner.settings.max_kl
     reference.step(gradient.vector, 1.0)
