@@ -154,6 +154,19 @@ class Learner:
         """Initial parameters and step sizes as they are now."""
         return self.optimizer.parameters
 
+    def go_on(self, family: Family, settings: LearnerSettings) -> None:
+        """Go on in other environments, or with other settings."""
+        if settings.outer != self.settings.outer:
+            raise InvalidParameterError(
+                f"outer: got {settings.outer!r} to go on with a training that began with {self.settings.outer!r}; pass that, or "
+                "warm_start=False to begin anew."
+            )
+        if settings != self.settings:
+            rates, state = (settings.outer_lr, settings.outer_lr), self.optimizer.state_dict()
+            self.optimizer = OuterOptimizer(self.parameters, "adam", rates, None, state)
+            self.outer = _outer_step(self.actor, settings)
+        self.family, self.settings = family, settings
+
     def iterate(self, rng: np.random.Generator) -> Iteration:
         """Draw tasks and make one outer step."""
         s, actor, parameters = self.settings, self.actor, self.parameters

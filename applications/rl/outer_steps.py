@@ -236,14 +236,14 @@ class ProximalSteps(OuterStep):
             if not epoch:
                 loss = gradient.mean_loss()
             trial = optimizer.copy()
-            trial.step(gradient.vector, rate)
+            trial.step(gradient.vector.clone(), rate)
             now = divergence(trial.parameters)
             while not now <= self.max_kl:
                 rate, shortened = rate / RATE_CHANGE, shortened + 1
                 if epoch or shortened > MOST_SHORTENED:  # something was learned, or nothing can be
                     break
                 trial = optimizer.copy()
-                trial.step(gradient.vector, rate)
+                trial.step(gradient.vector.clone(), rate)
                 now = divergence(trial.parameters)
             if not now <= self.max_kl:
                 break

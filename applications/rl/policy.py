@@ -117,7 +117,8 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
     engine : {"auto", "loop", "vectorized", "compiled"}, default="auto"
         What takes meta-gradients, see :class:`fewshot.MAMLRegressor`.
     warm_start : bool, default=False
-        Go on with an interrupted, or from an earlier, training.
+        Go on with an interrupted, or from an earlier, training: with its network, surrogate, `outer` and discounting, and with
+        `order`, `max_kl`, `outer_lr` and the sizes of batches as they are now.
     random_state : int or None, default=None
         Seed of everything random. With an int, training with `total_env_steps`, adapting and evaluating give the same
         result each time.
@@ -336,7 +337,7 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
             raise InvalidParameterError(
                 "family: its spaces are not those of the training to go on with; pass warm_start=False to begin anew."
             )
-        training.learner.family, training.learner.settings = family, settings
+        training.learner.go_on(family, settings)
         return training
 
     def _iterate(self, training: _Training) -> None:

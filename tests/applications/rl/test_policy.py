@@ -112,6 +112,17 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(policy, monk
     assert going.history_.drop(columns="seconds").equals(policy.history_.drop(columns="seconds"))
 
 
+def test_going_on_with_other_settings():
+    policy = MAMLPolicy(**SMALL, warm_start=True).fit_meta(FAMILY, total_env_steps=1)
+    learner = policy._training.learner
+    policy.set_params(max_kl=1e-6, tasks_per_batch=2, outer_lr=0.5).fit_meta(FAMILY, total_env_steps=2000)
+    assert policy._training.learner is learner and learner.outer.max_kl == 1e-6 and policy.n_iter_ > 1
+    assert policy.history_["kl"].iloc[1:].max() <= 1e-6
+    assert policy.history_["env_steps"].iloc[1] <= 2 * 4 * 15 * 2
+    with pytest.raises(InvalidParameterError, match="outer: got 'adam' to go on with .* began with 'trpo'"):
+        policy.set_params(outer="adam").fit_meta(FAMILY, total_env_steps=10**6)
+
+
 def test_observations_are_standardised_once(policy, env):
     assert not torch.equal(policy.module_.scale, torch.ones(2))
     adapted = policy.adapt(env, episodes=2)
