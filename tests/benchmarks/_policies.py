@@ -1,10 +1,11 @@
 """Policies that adapt beside the controls that a reader asks for, under the same number of environment steps.
 
 MAML trains for a given time; the joint policy (trained on all tasks, no adaptation in training), first-order MAML and the policy
-that is told the task then get as many environment steps (the latter, whose episodes become short, for as long at most). What is fine-tuned (the joint policy, and a random initialisation) is so
-with the step size that is best on validation tasks, chosen anew for each number of steps; MAML uses the sizes that it has
-learned. All are scored on the same test tasks by the mean undiscounted return of 20 fresh episodes of sampled actions per task
-and step, without a guard. Training, validation and test draw from generators of different seeds.
+that is told the task then get as many environment steps (the last one, whose episodes become short, for no longer than MAML).
+What is fine-tuned (the joint policy, and a random initialisation) is so with the step size that is best on validation tasks,
+chosen anew for each number of steps; MAML uses the sizes that it has learned. All are scored on the same test tasks by the mean
+undiscounted return of 20 fresh episodes of sampled actions per task and step, without a guard. Training, validation and test
+draw from generators of different seeds.
 """
 
 import argparse
