@@ -9,7 +9,7 @@ from _policies import Study, run_seeds, study_parser
 
 from fewshot.applications.rl import CartPoleGoal
 
-STUDY = Study(CartPoleGoal(), inner_lrs=(0.1, 0.3, 1.0, 3.0, 10.0))
+STUDY = Study(CartPoleGoal(), inner_lrs=(0.1, 0.3, 1.0, 3.0, 10.0), settings={"hidden": (32, 32)})
 
 if __name__ == "__main__":
     found = run_seeds(STUDY, study_parser(__doc__ or "", seconds=55.0).parse_args())
