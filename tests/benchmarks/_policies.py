@@ -1,7 +1,8 @@
 """Policies that adapt beside the controls that a reader asks for, under the same number of environment steps.
 
-MAML trains for a given time; the joint policy (trained on all tasks, no adaptation in training), first-order MAML and the policy
-that is told the task then get as many environment steps (the last one, whose episodes become short, for no longer than MAML).
+MAML trains for a given time, or number of environment steps; the joint policy (trained on all tasks, no adaptation in training),
+first-order MAML and the policy that is told the task then get as many environment steps (the last one, whose episodes may become
+short, for no longer than MAML may).
 What is fine-tuned (the joint policy, and a random initialisation) is so with the step size that is best on validation tasks,
 chosen anew for each number of steps; MAML uses the sizes that it has learned. All are scored on the same test tasks by the mean
 undiscounted return of 20 fresh episodes of sampled actions per task and step, without a guard. Training, validation and test
@@ -131,7 +132,7 @@ def compare(
     """Train and score every method with one seed."""
     n, test = args.tasks, TEST + seed
     began = time.perf_counter()
-    maml = study.train(seed, seconds=args.seconds)
+    maml = study.train(seed, budget=args.env_steps, seconds=args.seconds)
     seconds, budget = time.perf_counter() - began, maml.n_env_steps_
     found = {"MAML, exact": scored(study, maml, test, n)}
     for name, method in (
@@ -155,12 +156,17 @@ def compare(
     return found, maml, figures | {"bare_steps_per_s": bare, "share_of_bare": rate / bare}
 
 
-def study_parser(description: str, *, seconds: float, tasks: int = 40, seeds: int = 5) -> argparse.ArgumentParser:
+def study_parser(
+    description: str, *, seconds: float, env_steps: int | None = None, tasks: int = 40, seeds: int = 5
+) -> argparse.ArgumentParser:
     """Options of all such scripts."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=seconds, help="of meta-training MAML")
+    parser.add_argument(
+        "--env-steps", type=int, default=env_steps, help="of meta-training MAML, where these end it earlier"
+    )
     parser.add_argument("--tasks", type=int, default=tasks, help="validation tasks, and test tasks")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--full", action="store_true", help="first-order MAML and ProMP as well")

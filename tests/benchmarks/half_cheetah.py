@@ -1,6 +1,6 @@
-"""HalfCheetah with a hidden goal: return before and after 1, 2 and 3 adaptation steps, beside controls.
+"""HalfCheetah with a hidden goal: return before and after an adaptation step, beside controls.
 
-    python tests/benchmarks/half_cheetah.py [--goal velocity] [--horizon 100] [--seeds 5] [--seconds 150] [--threads 2]
+    python tests/benchmarks/half_cheetah.py [--goal velocity] [--horizon 100] [--seeds 5] [--env-steps 2500000] [--threads 2]
     python tests/benchmarks/half_cheetah.py --goal direction ...
     python tests/benchmarks/half_cheetah.py --quick
 
@@ -52,7 +52,7 @@ def quick(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = study_parser(__doc__ or "", seconds=150.0, tasks=20)
+    parser = study_parser(__doc__ or "", seconds=600.0, env_steps=2_500_000, tasks=20)
     parser.add_argument("--goal", choices=["velocity", "direction"], default="velocity")
     parser.add_argument("--horizon", type=int, default=100)
     parser.add_argument("--quick", action="store_true", help="a check of two minutes")
@@ -61,11 +61,11 @@ if __name__ == "__main__":
         quick(arguments)
     if arguments.goal == "velocity":
         study = Study(
-            half_cheetah_velocity(horizon=arguments.horizon, threads=arguments.threads), INNER_LRS, settings=SETTINGS
+            half_cheetah_velocity(horizon=arguments.horizon, threads=arguments.threads), INNER_LRS, 1, SETTINGS
         )
         run_seeds(study, arguments)
     else:
         study = Study(
-            half_cheetah_direction(horizon=arguments.horizon, threads=arguments.threads), INNER_LRS, settings=SETTINGS
+            half_cheetah_direction(horizon=arguments.horizon, threads=arguments.threads), INNER_LRS, 1, SETTINGS
         )
         run_seeds(study, arguments, lambda maml, seed: by_direction(study, maml, seed, arguments.tasks))
