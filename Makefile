@@ -67,7 +67,7 @@ else
 endif
 
 clean:  ## remove the environments and everything built
-	rm -rf $(VENV) $(TYPES) build dist *.egg-info docs/_build docs/generated docs/reference
+	rm -rf $(VENV) $(TYPES) build dist *.egg-info docs/_build docs/auto_gallery docs/generated docs/reference
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
 	find fewshot applications datasets tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 

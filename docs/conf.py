@@ -5,6 +5,7 @@ import importlib.metadata
 import pkgutil
 import re
 import shutil
+import sys
 from pathlib import Path
 
 project = "fewshot"
@@ -20,9 +21,10 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
 ]
 source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery"]  # the pages of scripts are written into auto_gallery/
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 
@@ -31,6 +33,22 @@ autodoc_typehints = "none"  # the docstrings name the types
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
+
+sys.path.insert(0, str(Path(__file__).parent))  # for gallery_pages
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "auto_gallery",
+    "within_subsection_order": "gallery_pages.place",
+    "image_scrapers": ("matplotlib", "gallery_pages.move_gifs"),
+    "image_srcset": ["2x"],
+    "capture_repr": ("_repr_html_",),
+    "doc_module": ("fewshot",),
+    "notebook_extensions": set(),
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_signature": False,
+    "write_computation_times": False,
+}
 
 html_theme = "pydata_sphinx_theme"
 html_title = "fewshot"
