@@ -3,8 +3,9 @@ Half-cheetah: a velocity that only the reward knows
 ===================================================
 
 A two-legged robot runs in MuJoCo and should keep a velocity that differs from task to task. As in the MAML paper (Finn et al.,
-2017, section 5.3) only the reward knows which one: it is minus the difference between the velocity of the robot and the wanted one, less
-a cost of the torques. The 17 observations show the robot's posture and its own velocities, the 6 actions are torques at its joints.
+2017, section 5.3) only the reward knows which one: it is minus the difference between the velocity of the robot and the wanted
+one, less a cost of the torques. The 17 observations show the robot's posture and its own velocities, the 6 actions are torques at
+its joints.
 
 This script needs MuJoCo (``pip install 'fewshot[mujoco]'``) and takes about ten minutes on two cores. So it was not run when this
 page was built; download it at the end of the page.
