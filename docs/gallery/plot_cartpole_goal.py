@@ -38,7 +38,7 @@ from time import perf_counter
 
 from fewshot.applications.rl import LearningCurveDisplay, MAMLPolicy
 
-BUDGET = 4_000_000
+BUDGET = 5_000_000
 began = perf_counter()
 policy = MAMLPolicy(hidden=(32, 32), random_state=0).fit_meta(family, total_env_steps=BUDGET)
 print(f"{policy.n_iter_} iterations, {policy.n_env_steps_:,} environment steps, {perf_counter() - began:.0f} seconds")
@@ -109,7 +109,7 @@ rng = np.random.default_rng(2)  # whose first draws are the tasks that the curve
 places = ["left" if family.sample(rng)["goal"] < 0 else "right" for _ in range(40)]
 for name, curve in curves.items():
     table = curve.assign(place=[places[i] for i in curve["task"]]).pivot_table("return", "place", "step")
-    print(f"{name}\n{table.round(1).to_string()}\n")
+    print(f"{name}\n{table.astype(float).round(1).to_string()}\n")
 
 # %%
 # The joint policy has taken a side: it drives off to one at once, which is the best that can be done by a policy that neither knows
