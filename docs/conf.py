@@ -48,6 +48,7 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "show_signature": False,
     "write_computation_times": False,
+    "parallel": 2,
 }
 
 html_theme = "pydata_sphinx_theme"
