@@ -1,6 +1,6 @@
 """What adapting does to single unseen tasks, with the guard and without: does anyone end worse off?
 
-    python tests/benchmarks/guard.py [--seconds 30] [--tasks 40] [--steps 3] [--judged 100]
+    python tests/benchmarks/guard.py [--seconds 45] [--tasks 30] [--steps 3] [--judged 100]
 
 Policies are adapted one task at a time, by `MAMLPolicy.adapt` with 20 episodes a step, and judged with `--judged` fresh episodes
 before and after. A task counts as harmed if its return fell by more than three standard errors of that difference. The last two
@@ -27,8 +27,8 @@ PROBLEMS: dict[str, tuple[Any, dict[str, Any], float]] = {  # family, settings, 
 def main() -> None:
     """Train, adapt and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=30.0, help="of meta-training")
-    parser.add_argument("--tasks", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=45.0, help="of meta-training")
+    parser.add_argument("--tasks", type=int, default=30)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--judged", type=int, default=100)
     args = parser.parse_args()
