@@ -30,7 +30,7 @@ __all__ = ["Iteration", "Learner", "LearnerSettings"]
 
 LEAST_DEVIATION = 1e-6
 FIRST_KL = 0.01  # mean divergence by the first adaptation of the untrained policies, in nats
-LEAST_KL, MOST_KL = 1e-10, 1e6  # what is taken for it where it is beyond
+LEAST_KL, MOST_KL = 1e-12, 1e6  # below, there was no gradient but rounding; above, it is taken for this
 CALIBRATIONS = 4
 OUTER = ("trpo", "ppo", "adam")
 
@@ -169,21 +169,21 @@ class Learner:
 
     def iterate(self, rng: np.random.Generator) -> Iteration:
         """Draw tasks and make one outer step."""
-        s, actor, parameters = self.settings, self.actor, self.parameters
+        s, actor, parameters, calibrate = self.settings, self.actor, self.parameters, self.calibrate
         tasks = [self.family.sample(rng) for _ in range(s.tasks_per_batch)]
         with contextlib.closing(self.family.batch(tasks, s.episodes)) as batch:
             found, path, supports = [], [expand(parameters.moving, len(tasks))], []
             for k in range(actor.adaptation.inner_steps):
                 found.append(actor.run(batch, path[-1], s.episodes, self.family.horizon, rng))
                 supports.append(actor.rows(found[-1]))
-                if self.calibrate and not self.done and not k:
-                    self._calibrate(supports[0])
+                if calibrate and not k:
+                    calibrate = not self._calibrate(supports[0])
                 path.append(actor.step(self.kernels, parameters, path[-1], supports[-1], k))
             found.append(actor.run(batch, path[-1], s.episodes, self.family.horizon, rng))
         query = actor.rows(found[-1])
         given = supports or [query]  # without inner steps: a policy trained on all tasks
-        if self.calibrate and not self.done and not supports:
-            self._calibrate(query)
+        if calibrate and not supports:
+            calibrate = not self._calibrate(query)
         if not self.done:
             self.engine.prepare(parameters, given, query, s.order, planned=self.planned * self.outer.epochs)
         n_gradients = self._n_gradients
@@ -194,12 +194,14 @@ class Learner:
             return self.engine.gradient(parameters, given, query, s.order, 0, n_gradients - 1)
 
         moved, loss, kl = self.outer(self.optimizer, Batch(path, supports, query), gradient_at)
-        self.optimizer, self.done, self._n_gradients = moved, self.done + 1, n_gradients
+        self.optimizer, self.done, self._n_gradients, self.calibrate = moved, self.done + 1, n_gradients, calibrate
         returns = [float(f.returns().mean()) for f in found]
         return Iteration(returns, sum(f.n_steps for f in found), loss, kl)
 
-    def _calibrate(self, support: Rows) -> None:
-        """Set step sizes such that the first step moves the untrained policies by a small, fixed divergence.
+    def _calibrate(self, support: Rows) -> bool:
+        """Set step sizes such that the first step moves the untrained policies by a small, fixed divergence, if any does.
+
+        Where no episode has been rewarded yet nothing is to be learned, neither this.
 
         What one step size does depends on the noise of the actions, their number and the network; where a step of it ends in
         policies that are worse, no gradient leads back, and where it is far too small none leads on.
@@ -215,9 +217,12 @@ class Learner:
             after = self.actor.step(self.kernels, self.parameters, start, support, 0)
             kl = self.outer.divergence(old, self.outer.outputs(after, support), support)
             # For small steps the divergence grows with the square of the size.
-            change = 0.5 * math.log(FIRST_KL / min(max(kl, LEAST_KL), MOST_KL))
+            if kl < LEAST_KL:
+                return False
+            change = 0.5 * math.log(FIRST_KL / min(kl, MOST_KL))
             for value in self.parameters.sizes.values():
                 value += change
+        return True
 
     def measure_observations(self, rng: np.random.Generator) -> int:
         """Set the units of observations to those that the untrained policy meets; returns the time steps that took.

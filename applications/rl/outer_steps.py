@@ -35,6 +35,7 @@ from .trust_region import AdaptedFisher, trust_region_step
 __all__ = ["AdamStep", "Batch", "OuterStep", "ProximalSteps", "TrustRegionStep"]
 
 RATE_CHANGE = 1.5  # of the learning rate, where the divergence is out of the range that is this factor wide
+GOLDEN = (5**0.5 - 1) / 2
 MOST_SHORTENED = 10  # times that the first step is
 GradientAt = Callable[[MetaParameters], MetaGradient]
 Outcome = tuple[OuterOptimizer, float, float]
@@ -67,9 +68,19 @@ class Batch:
             take_tasks(self.query, some),
         )
 
-    def every(self, stride: int) -> Batch:
-        """Take every `stride`-th row."""
-        return Batch(self.path, [_every(rows, stride) for rows in self.supports], _every(self.query, stride))
+    def some_rows(self, n: int, whole_episodes: bool) -> Batch:
+        """Take about `n` rows of all tasks together, spread over the time steps that were taken.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        whole_episodes : bool
+            Take the first episodes instead, at least one, for a loss that combines the rows of an episode.
+        """
+        each = max(1, n // len(self.query.x))
+        take = _first_episodes if whole_episodes else _spread
+        return Batch(self.path, [take(rows, each) for rows in self.supports], take(self.query, each))
 
 
 class OuterStep(ABC):
@@ -167,6 +178,7 @@ class TrustRegionStep(OuterStep):
         super().__init__(actor, judged_tasks)
         self.max_kl, self.cg_iterations, self.cg_rows = max_kl, cg_iterations, cg_rows
         distribution = actor.distribution
+        self.whole_episodes = getattr(actor.functional.row_loss, "kind", None) == "dice"
         self.fisher = AdaptedFisher(
             actor.functional, lambda output, target: distribution.kl(target, output), actor.adaptation, order
         )
@@ -176,7 +188,7 @@ class TrustRegionStep(OuterStep):
         parameters = optimizer.parameters
         gradient = gradient_at(parameters)
         weights = sum(p.numel() for p in parameters.moving.values())
-        part = batch.every(max(1, batch.query.weight.numel() // self.cg_rows))
+        part = batch.some_rows(self.cg_rows, self.whole_episodes)
         with_outputs = part.query._replace(y=self.outputs(part.path[-1], part.query))
         judged = batch.first(self.judged_tasks)
         old = self.outputs(judged.path[-1], judged.query)
@@ -268,8 +280,27 @@ def _moved(parameters: MetaParameters, change: Tensor) -> MetaParameters:
     return MetaParameters(moving, {}, parameters.sizes)
 
 
-def _every(rows: Rows, stride: int) -> Rows:
-    """Take every `stride`-th row."""
+def _spread(rows: Rows, n: int) -> Rows:
+    """Take `n` rows of each task from those that have weight.
+
+    Steps of the golden ratio, modulo the number of rows, spread any number of them evenly; steps of a fixed stride might meet
+    the same time step of each episode.
+    """
+    n = min(n, rows.x.shape[1])
+    places = (torch.arange(n, dtype=torch.float64) * GOLDEN).remainder(1.0)
+    counts = (rows.weight > 0).sum(1)
+    order = (rows.weight > 0).to(torch.int8).argsort(dim=1, descending=True, stable=True)  # those with weight first
+    chosen = order.gather(1, (places * counts[:, None].clamp(min=1)).long())
     return Rows(
-        rows.x[:, ::stride].contiguous(), rows.y[:, ::stride].contiguous(), rows.weight[:, ::stride].contiguous()
+        rows.x[torch.arange(len(chosen))[:, None], chosen],
+        rows.y[torch.arange(len(chosen))[:, None], chosen],
+        rows.weight.gather(1, chosen),
     )
+
+
+def _first_episodes(rows: Rows, n: int) -> Rows:
+    """Take whole episodes of each task, with about `n` rows."""
+    starts = rows.y[0, :, -1].nonzero().flatten()
+    length = int(starts[1]) if len(starts) > 1 else rows.x.shape[1]
+    m = length * max(1, round(n / length))
+    return Rows(rows.x[:, :m].contiguous(), rows.y[:, :m].contiguous(), rows.weight[:, :m].contiguous())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from gymnasium.spaces import Space
 from sklearn.base import BaseEstimator
 
 from fewshot.adaptation import Adaptation, Tensors
@@ -37,7 +39,7 @@ from .networks import PolicyNetwork
 from .protocols import Family
 from .recorded import RecordedEpisodes
 from .rollouts import ActionFilter
-from .sources import as_family
+from .sources import as_family, as_one_task
 from .spaces import check_spaces, encode_observations, to_actions
 from .trajectories import Trajectories
 
@@ -46,6 +48,7 @@ __all__ = ["MAMLPolicy"]
 logger = logging.getLogger("fewshot")
 
 UNCALIBRATED = 0.1  # inner step size that calibration begins with
+FORWARD = threading.Lock()  # a network is lent the weights of a call, which threads must not mix
 # Branches of the random numbers of one seed.
 FIT, ADAPT, EVALUATE, RECORD, ACT = range(5)
 
@@ -55,6 +58,7 @@ class _Training:
     """An interrupted training."""
 
     learner: Learner
+    network: PolicyNetwork
     rng: np.random.Generator
     measured: int  # time steps before the first iteration
     history: list[dict[str, float]] = field(default_factory=list)
@@ -285,7 +289,8 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
         return Adaptation(self.inner_steps, start, learn_step_sizes=learn, half_trust=None)
 
     def _rng(self, branch: int) -> np.random.Generator:
-        return np.random.default_rng(None if self.random_state is None else [self.random_state, branch])
+        # Not of [seed, branch]: with branch 0 that is the stream of the bare seed, from which users draw their test tasks.
+        return np.random.default_rng(np.random.SeedSequence(self.random_state, spawn_key=(branch,)))
 
     def _begin(self, family: Family, settings: LearnerSettings, budget: Budget) -> _Training:
         rng = self._rng(FIT)
@@ -295,8 +300,7 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
                 raise InvalidParameterError(
                     f"{name}: got {value!r}; expected a number from 0 to 1{'' if not least else ', not 0'}."
                 )
-        self.observation_space_, self.action_space_ = family.observation_space, family.action_space
-        actor = self._build(int(rng.integers(2**31)))
+        network, actor = self._build(family.observation_space, family.action_space, int(rng.integers(2**31)))
         most = settings.tasks_per_batch * settings.episodes * family.horizon * (self.inner_steps + 1)
         learner = Learner(
             actor,
@@ -307,26 +311,26 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
             calibrate=self.inner_lr is None,
         )
         measured = learner.measure_observations(rng) if self.normalise_observations else 0
-        return _Training(learner, rng, measured)
+        return _Training(learner, network, rng, measured)
 
-    def _build(self, seed: int) -> Actor:
-        """Build the network for the spaces, and what acts with it."""
-        self._network = build_network(
+    def _build(self, observation_space: Space[Any], action_space: Space[Any], seed: int) -> tuple[PolicyNetwork, Actor]:
+        """Build the network for some spaces, and what acts with it."""
+        network = build_network(
             self.module,
-            self.observation_space_,
-            self.action_space_,
+            observation_space,
+            action_space,
             hidden=self.hidden,
             activation=self.activation,
             log_std=self.log_std,
             seed=seed,
         )
-        distribution = distribution_for(self.action_space_)
+        distribution = distribution_for(action_space)
         clip = self.clip if self.outer == "ppo" else None
-        functional = build_functional(self._network, distribution, self.surrogate, clip)
-        self._actor = Actor(
-            functional, distribution, self._adaptation(), self.discount, self.gae_lambda, self.later_step_factor
+        functional = build_functional(network, distribution, self.surrogate, clip)
+        adaptation = self._adaptation()
+        return network, Actor(
+            functional, distribution, adaptation, self.discount, self.gae_lambda, self.later_step_factor
         )
-        return self._actor
 
     def _training_to_go_on(self, family: Family, settings: LearnerSettings) -> _Training | None:
         training: _Training | None = getattr(self, "_training", None)
@@ -355,6 +359,8 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
         training.history.append(row)
 
     def _keep(self, training: _Training, family: Family) -> None:
+        for name in ("adaptation_report_", "_act_generator"):  # of what it was before
+            self.__dict__.pop(name, None)
         self.__dict__.update(self._fitted_attributes(training, family), _training=training)
 
     def _fitted_attributes(self, training: _Training, family: Family) -> dict[str, Any]:
@@ -364,12 +370,16 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
         }  # training goes on in place
         meta = MetaParameters.from_flat(flat)
         return {
+            "observation_space_": family.observation_space,
+            "action_space_": family.action_space,
             "horizon_": family.horizon,
             "history_": pd.DataFrame(training.history),
             "n_iter_": learner.done,
             "n_env_steps_": training.env_steps,
             "_meta": meta,
             "_theta": meta.moving,
+            "_network": training.network,
+            "_actor": learner.actor,
         }
 
     # -------------------------------------------------------------------------------------------- adapting
@@ -453,7 +463,7 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
     @contextlib.contextmanager
     def _episodes_in(self, env: Any, episodes: int) -> Iterator[Callable[..., Trajectories]]:
         """Give a function ``(theta, rng, **options) -> Trajectories`` that runs so many episodes in an environment."""
-        family = as_family(env, horizon=self.horizon_)
+        family = as_one_task(env, horizon=self.horizon_)
         for name in ("observation_space", "action_space"):
             got, expected = getattr(family, name), getattr(self, f"{name}_")
             if got != expected:
@@ -495,7 +505,7 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
                 f"obs: got shape {np.shape(obs)}; expected one observation of {self.observation_space_}, or several in a row."
             )
         x = torch.from_numpy(np.atleast_2d(observed))
-        with torch.no_grad():
+        with FORWARD, torch.no_grad():
             output = actor.functional.output(self._theta, {}, actor.functional.constant, x)
             if deterministic:
                 raw = actor.distribution.mode(output)

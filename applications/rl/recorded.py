@@ -75,7 +75,8 @@ class RecordedEpisodes:
                 "the gradient would be off-policy; record them while acting, as MAMLPolicy.record does."
             )
         n = len(self.rewards)
-        for name in ("observations", "actions", "terminated", "log_probs"):
+        names = "observations", "actions", "terminated", "log_probs", "raw_actions"
+        for name in (name for name in names if getattr(self, name) is not None):
             if len(getattr(self, name)) != n:
                 raise InvalidDataError(
                     f"{name}: got {len(getattr(self, name))} episodes; expected {n}, as many as in rewards."
@@ -84,7 +85,10 @@ class RecordedEpisodes:
             raise InvalidDataError("rewards: got no episode; expected at least one.")
         for e in range(n):
             steps = len(np.asarray(self.rewards[e]))
-            for name, expected in (("observations", steps + 1), ("actions", steps), ("log_probs", steps)):
+            columns = [("observations", steps + 1), ("actions", steps), ("rewards", steps), ("log_probs", steps)]
+            if self.raw_actions is not None:
+                columns.append(("raw_actions", steps))
+            for name, expected in columns:
                 got = len(np.asarray(getattr(self, name)[e]))
                 if got != expected:
                     raise InvalidDataError(
@@ -93,6 +97,11 @@ class RecordedEpisodes:
                     )
                 if not np.isfinite(np.asarray(getattr(self, name)[e], dtype=float)).all():
                     raise InvalidDataError(f"{name}: episode {e} holds values that are not finite; remove the episode.")
+                if name in ("rewards", "log_probs") and np.ndim(getattr(self, name)[e]) != 1:
+                    shape = np.shape(getattr(self, name)[e])
+                    raise InvalidDataError(
+                        f"{name}: episode {e} has shape {shape}; expected ({steps},), one number a time step."
+                    )
             if not steps:
                 raise InvalidDataError(f"rewards: episode {e} is empty; remove it.")
 
@@ -131,7 +140,7 @@ class RecordedEpisodes:
         lengths = [len(np.asarray(r)) for r in self.rewards]
         n, horizon = len(lengths), max(lengths)
         seen = [torch.from_numpy(encode_observations(observation_space, o)) for o in self.observations]
-        raw = self.raw_actions or [to_raw(action_space, a) for a in self.actions]
+        raw = self.raw_actions if self.raw_actions is not None else [to_raw(action_space, a) for a in self.actions]
         done = [torch.as_tensor(np.asarray(a, np.float32)) for a in raw]
         if done[0].shape[-1] != (n_actions(action_space) if isinstance(action_space, Box) else 1):
             raise InvalidDataError(f"actions: got {done[0].shape[-1]} values each; expected them in {action_space}.")

@@ -76,7 +76,7 @@ def _from_state(cls: type, state: Mapping[str, Mapping[str, Any]]) -> MAMLPolicy
     policy.observation_space_ = space_from(state["spaces"]["observation"])
     policy.action_space_ = space_from(state["spaces"]["action"])
     constant = dict(state["network"]["constant"])
-    policy._build(seed=0)
+    policy._network, policy._actor = policy._build(policy.observation_space_, policy.action_space_, seed=0)
     network = policy._network
     shapes = {name: t.shape for name, t in network.state_dict().items()}
     stored = {name: t.shape for name, t in {**policy._meta.moving, **constant}.items()}

@@ -23,7 +23,7 @@ from .families import EnvFamily
 from .protocols import Family
 from .vector_batches import VectorFamily
 
-__all__ = ["as_family", "copy_env"]
+__all__ = ["as_family", "as_one_task", "copy_env"]
 
 Env = gymnasium.Env[Any, Any]
 
@@ -106,6 +106,41 @@ def as_family(source: Any, *, horizon: int | None = None, workers: int | None = 
         f"family: got {source!r}; expected a family, the name of an environment, a gymnasium.Env (with set_task and sample_tasks "
         "for several tasks), a VectorEnv or a pair (make, sample); build an EnvFamily(make=..., sample=...)"
     )
+
+
+def as_one_task(env: Any, *, horizon: int) -> Family:
+    """Make a family of one task: an environment as it is.
+
+    Parameters
+    ----------
+    env : gymnasium.Env or gymnasium.vector.VectorEnv
+        One with ``set_task`` stays with the task that it was given.
+    horizon : int
+        Most time steps of an episode.
+
+    Returns
+    -------
+    Family
+
+    Raises
+    ------
+    InvalidParameterError
+        If `env` is something else, or cannot be copied.
+
+    Examples
+    --------
+    >>> import gymnasium
+    >>> as_one_task(gymnasium.make("CartPole-v1"), horizon=100).horizon
+    100
+    """
+    if isinstance(env, VectorEnv):
+        return as_family(env, horizon=horizon)
+    if not isinstance(env, gymnasium.Env):
+        raise InvalidParameterError(
+            f"env: got {env!r}; expected one gymnasium.Env, or a VectorEnv; build it by gymnasium.make(...) or "
+            "family.make(parameters)"
+        )
+    return EnvFamily(make=lambda parameters: copy_env(env), sample=lambda rng: {}, horizon=horizon)
 
 
 def _method(env: Env, names: tuple[str, ...]) -> tuple[str, Callable[..., Any]] | None:

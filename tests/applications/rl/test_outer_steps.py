@@ -20,9 +20,8 @@ SETTINGS = {"hidden": (8,), "inner_lr": 0.3, "engine": "vectorized", "random_sta
 def learner_of(family=FAMILY, **settings):
     """A learner before its first iteration."""
     policy = MAMLPolicy(**SETTINGS | settings)
-    policy.observation_space_, policy.action_space_ = family.observation_space, family.action_space
     policy.tasks_per_batch, policy.episodes = 4, 5
-    actor = policy._build(seed=0)
+    _, actor = policy._build(family.observation_space, family.action_space, seed=0)
     return Learner(actor, family, policy._learner_settings(), calibrate=policy.inner_lr is None)
 
 
@@ -180,3 +179,45 @@ def test_steps_past_those_of_training_are_smaller():
     for name, start in batch.path[0].items():
         assert torch.equal(first[name], second[name]) and torch.equal(third[name], fourth[name])
         torch.testing.assert_close(third[name] - start, 0.25 * (second[name] - start), rtol=1e-3, atol=1e-6)
+
+
+def test_products_are_made_with_rows_that_were_taken_and_from_all_time_steps():
+    """30 episodes of 50 steps: a fixed stride of 50 would give the first observation 30 times."""
+    g = torch.Generator().manual_seed(0)
+    ends = torch.randint(5, 51, (2, 30), generator=g)
+    mask = (torch.arange(50) < ends[..., None]).float()
+    x = torch.arange(50.0).expand(2, 30, 50).flatten(1)[..., None]
+    starts = (torch.arange(50) == 0).float().expand(2, 30, 50).flatten(1)
+    y = torch.stack([x[..., 0], x[..., 0], x[..., 0], starts], -1)
+    batch = Batch([], [], Rows(x, y, mask.flatten(1)))
+    some = batch.some_rows(60, whole_episodes=False).query
+    assert some.x.shape == (2, 30, 1) and (some.weight == 1).all() and torch.equal(some.y[..., :1], some.x)
+    for t in range(2):
+        taken = torch.arange(50.0).expand(30, 50)[mask[t] > 0]
+        assert float(some.x[t].mean()) == pytest.approx(float(taken.mean()), rel=0.15)
+        assert len(some.x[t].unique()) > 15
+    episodes = batch.some_rows(200, whole_episodes=True).query
+    assert episodes.x.shape == (2, 100, 1) and torch.equal(episodes.y[0], y[0, :100])
+    assert batch.some_rows(2, whole_episodes=True).query.x.shape == (2, 50, 1)
+    assert batch.some_rows(10**6, whole_episodes=False).query.x.shape == (2, 1500, 1)
+
+
+def test_without_a_reward_nothing_is_calibrated():
+    learner = learner_of(inner_lr=None)
+    batch, _ = collected(learner)
+    support = batch.supports[0]
+    y = support.y.clone()
+    y[..., -2] = 0  # advantages
+    before = {name: value.clone() for name, value in learner.parameters.sizes.items()}
+    assert not learner._calibrate(support._replace(y=y))
+    assert all(torch.equal(value, before[name]) for name, value in learner.parameters.sizes.items())
+    assert learner._calibrate(support)
+
+
+def test_calibration_waits_for_a_reward(monkeypatch):
+    learner = learner_of(inner_lr=None)
+    answers, rng = iter([False, True]), np.random.default_rng(0)
+    monkeypatch.setattr(learner, "_calibrate", lambda support: next(answers))
+    for left in (True, False, False):
+        learner.iterate(rng)
+        assert learner.calibrate == left

@@ -180,6 +180,94 @@ def test_the_guard_keeps_the_best_of_several_steps(policy, env, monkeypatch):
     assert torch.equal(weights(guarded), weights(once))
 
 
+class Told(gymnasium.Env):
+    """Rewards whatever is done by the number it was told, and can be told others."""
+
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (2,)), gymnasium.spaces.Box(-0.1, 0.1, (2,))
+    number = 0.0
+
+    def set_task(self, task):
+        self.number = task
+
+    def sample_tasks(self, n):
+        return list(self.np_random.uniform(-1, 1, n))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), self.number, False, False, {}
+
+
+def test_an_environment_that_can_be_told_a_task_stays_with_the_one_it_has():
+    trained = MAMLPolicy(**SMALL).fit_meta(gymnasium.wrappers.TimeLimit(Told(), 10), total_env_steps=1)
+    env = Told()
+    env.set_task(0.5)
+    np.testing.assert_allclose(trained.evaluate(env, episodes=2), 5.0)
+    assert trained.adapt(env, episodes=2).adaptation_report_.before == pytest.approx(5.0)
+    with pytest.raises(InvalidParameterError, match="env: got PointNavigation.*expected one gymnasium.Env"):
+        trained.evaluate(FAMILY)
+
+
+def test_test_tasks_drawn_from_the_seed_of_training_are_others(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        PointNavigation, "sample", lambda self, rng: drawn.append(tuple(rng.uniform(size=2))) or drawn[-1]
+    )
+    MAMLPolicy(**SMALL | {"random_state": 3}).fit_meta(PointNavigation(horizon=3), total_env_steps=1)
+    rng = np.random.default_rng(3)
+    assert not set(drawn) & {tuple(rng.uniform(size=2)) for _ in range(50)}
+
+
+def test_a_training_that_fails_leaves_the_policy_as_it_was(policy, env, monkeypatch):
+    again = MAMLPolicy(**SMALL).fit_meta(FAMILY, total_env_steps=1).adapt(env, episodes=2)
+    before = again.predict([0.1, 0.1])
+
+    def fail(*arguments):
+        raise OSError("no reset")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "measure_observations", fail)
+        with pytest.raises(OSError, match="no reset"):
+            again.fit_meta("CartPole-v1", total_env_steps=1)
+    assert np.array_equal(again.predict([0.1, 0.1]), before) and again.observation_space_ == FAMILY.observation_space
+    again.fit_meta(FAMILY, total_env_steps=1)
+    assert not hasattr(again, "adaptation_report_")
+
+
+def test_threads_do_not_mix_policies(policy, env):
+    from concurrent.futures import ThreadPoolExecutor
+
+    policies = [policy, policy.adapt(env, episodes=4, guard=False)]
+    expected = [p.predict([0.2, -0.1]) for p in policies]
+    assert not np.array_equal(*expected)
+
+    def wrong(i):
+        return sum(not np.array_equal(policies[i].predict([0.2, -0.1]), expected[i]) for _ in range(500))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(wrong, [0, 1])) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rewards": [[0.0, np.nan]]}, "rewards: episode 0 holds values that are not finite"),
+        ({"log_probs": [[[0.0], [0.0]]]}, r"log_probs: episode 0 has shape \(2, 1\); expected \(2,\)"),
+        ({"raw_actions": [np.zeros((3, 2))]}, "raw_actions: episode 0 has 3 entries and 2 rewards"),
+        ({"raw_actions": [np.full((2, 2), np.inf)]}, "raw_actions: episode 0 holds values that are not finite"),
+        ({"raw_actions": []}, "raw_actions: got 0 episodes; expected 1"),
+    ],
+)
+def test_recorded_episodes_that_cannot_be_used(change, message):
+    good = {"observations": [np.zeros((3, 2))], "actions": [np.zeros((2, 2))], "rewards": [np.ones(2)]}
+    good |= {"terminated": [False], "log_probs": [np.zeros(2)], "raw_actions": np.zeros((1, 2, 2))}
+    assert len(RecordedEpisodes(**good).trajectories(FAMILY.observation_space, FAMILY.action_space).rewards) == 1
+    with pytest.raises(InvalidDataError, match=message):
+        RecordedEpisodes(**good | change)
+
+
 def test_recorded_episodes_give_what_the_environment_gives(policy, env, monkeypatch):
     from fewshot.applications.rl import policy as module
 
