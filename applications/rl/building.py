@@ -10,6 +10,7 @@ import torch
 from gymnasium.spaces import Box, Space
 from torch import nn
 
+from fewshot.errors import InvalidParameterError
 from fewshot.functional import FunctionalModule
 from fewshot.networks import build_module
 
@@ -63,6 +64,11 @@ def build_network(
     """
     n_in, n_out = n_observed(observation_space), n_actions(action_space)
     body = build_module(module, n_in, n_out, hidden=hidden, activation=activation, seed=seed)
+    if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in body.modules()):
+        raise InvalidParameterError(
+            "module: got one with batch normalisation, by which the policy that acts, time step by time step, is another than the "
+            "one that learns from all of them; expected none; use LayerNorm or GroupNorm."
+        )
     if module is None:
         last = [m for m in body.modules() if isinstance(m, nn.Linear)][-1]
         with torch.no_grad():

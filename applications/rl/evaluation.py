@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from typing import Any
 
@@ -42,7 +43,7 @@ def adaptation_curve(
     Parameters
     ----------
     policy : MAMLPolicy
-        Meta-trained.
+        Meta-trained. An adapted one counts as the one that it was adapted from.
     family : Family or what :func:`~fewshot.applications.rl.as_family` takes
         Where tasks are drawn from.
     n_tasks, episodes : int, default=40, 20
@@ -84,6 +85,8 @@ def adaptation_curve(
             raise InvalidParameterError(f"inner_lr: got {inner_lr!r}; expected a positive number, or None.")
         sizes = {name: torch.full_like(value, math.log(inner_lr)) for name, value in meta.sizes.items()}
         meta = MetaParameters(meta.moving, meta.shared, sizes)
+        actor = copy.copy(actor)
+        actor.later_factor = 1.0
     rng = np.random.default_rng(random_state)
     score_rng = rng.spawn(1)[0]
     judge = source if score_family is None else as_family(score_family)

@@ -156,11 +156,13 @@ class Learner:
 
     def go_on(self, family: Family, settings: LearnerSettings) -> None:
         """Go on in other environments, or with other settings."""
-        if settings.outer != self.settings.outer:
-            raise InvalidParameterError(
-                f"outer: got {settings.outer!r} to go on with a training that began with {self.settings.outer!r}; pass that, or "
-                "warm_start=False to begin anew."
-            )
+        for name in ("outer", "order"):
+            got, began = getattr(settings, name), getattr(self.settings, name)
+            if got != began:
+                raise InvalidParameterError(
+                    f"{name}: got {got!r} to go on with a training that began with {began!r}; pass that, or warm_start=False to "
+                    "begin anew."
+                )
         if settings != self.settings:
             rates, state = (settings.outer_lr, settings.outer_lr), self.optimizer.state_dict()
             self.optimizer = OuterOptimizer(self.parameters, "adam", rates, None, state)
@@ -217,7 +219,7 @@ class Learner:
             after = self.actor.step(self.kernels, self.parameters, start, support, 0)
             kl = self.outer.divergence(old, self.outer.outputs(after, support), support)
             # For small steps the divergence grows with the square of the size.
-            if kl < LEAST_KL:
+            if not kl >= LEAST_KL:
                 return False
             change = 0.5 * math.log(FIRST_KL / min(kl, MOST_KL))
             for value in self.parameters.sizes.values():

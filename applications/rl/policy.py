@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import threading
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -48,9 +48,9 @@ __all__ = ["MAMLPolicy"]
 logger = logging.getLogger("fewshot")
 
 UNCALIBRATED = 0.1  # inner step size that calibration begins with
-FORWARD = threading.Lock()  # a network is lent the weights of a call, which threads must not mix
 # Branches of the random numbers of one seed.
 FIT, ADAPT, EVALUATE, RECORD, ACT = range(5)
+APART = 0x5EED  # from what users draw from the bare seed, or from generators that they spawn from it
 
 
 @dataclass
@@ -121,8 +121,8 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
     engine : {"auto", "loop", "vectorized", "compiled"}, default="auto"
         What takes meta-gradients, see :class:`fewshot.MAMLRegressor`.
     warm_start : bool, default=False
-        Go on with an interrupted, or from an earlier, training: with its network, surrogate, `outer` and discounting, and with
-        `order`, `max_kl`, `outer_lr` and the sizes of batches as they are now.
+        Go on with an interrupted, or from an earlier, training: with its network, surrogate, `outer`, `order` and discounting, and
+        with `max_kl`, `outer_lr` and the sizes of batches as they are now.
     random_state : int or None, default=None
         Seed of everything random. With an int, training with `total_env_steps`, adapting and evaluating give the same
         result each time.
@@ -217,7 +217,8 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
     def fit_meta(self, family: Any, total_env_steps: int | None = None, max_time: float | None = None) -> MAMLPolicy:
         """Learn an initial policy over a family of environments.
 
-        Ctrl-C keeps what was learned; with ``warm_start=True`` the same call goes on, as if nothing had happened.
+        Ctrl-C, and an environment that fails, keep what was learned; with ``warm_start=True`` the same call goes on, as if nothing
+        had happened.
 
         Parameters
         ----------
@@ -266,9 +267,12 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
                     logger.debug(_line(training))
                     over = budget.is_spent(training.env_steps)
                     over = on_round(training, len(training.history) - 1, last=over) or over
-        except KeyboardInterrupt:
-            logger.info("interrupted after %d iterations; warm_start=True goes on", training.learner.done)
-            self._keep(training, source)
+        except BaseException as error:
+            if training.history or isinstance(
+                error, KeyboardInterrupt
+            ):  # hours of training are not lost to one bad episode
+                logger.info("stopped after %d iterations; warm_start=True goes on", training.learner.done)
+                self._keep(training, source)
             raise
         self._keep(training, source)
         return self
@@ -289,8 +293,10 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
         return Adaptation(self.inner_steps, start, learn_step_sizes=learn, half_trust=None)
 
     def _rng(self, branch: int) -> np.random.Generator:
-        # Not of [seed, branch]: with branch 0 that is the stream of the bare seed, from which users draw their test tasks.
-        return np.random.default_rng(np.random.SeedSequence(self.random_state, spawn_key=(branch,)))
+        seed = self.random_state
+        if not (seed is None or (isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0)):
+            raise InvalidParameterError(f"random_state: got {seed!r}; expected an integer of at least 0, or None.")
+        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(APART, branch)))
 
     def _begin(self, family: Family, settings: LearnerSettings, budget: Budget) -> _Training:
         rng = self._rng(FIT)
@@ -300,6 +306,9 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
                 raise InvalidParameterError(
                     f"{name}: got {value!r}; expected a number from 0 to 1{'' if not least else ', not 0'}."
                 )
+        for name, value in (("log_std", self.log_std), ("inner_lr", 1.0 if self.inner_lr is None else self.inner_lr)):
+            if not (isinstance(value, int | float | np.number) and math.isfinite(value)):
+                raise InvalidParameterError(f"{name}: got {value!r}; expected a finite number.")
         network, actor = self._build(family.observation_space, family.action_space, int(rng.integers(2**31)))
         most = settings.tasks_per_batch * settings.episodes * family.horizon * (self.inner_steps + 1)
         learner = Learner(
@@ -349,7 +358,7 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
         before, done, began = training.rng.bit_generator.state, learner.done, time.perf_counter()
         try:
             found = learner.iterate(training.rng)
-        except KeyboardInterrupt:
+        except BaseException:
             if learner.done == done:
                 training.rng.bit_generator.state = before  # the unfinished iteration is drawn again
             raise
@@ -403,7 +412,7 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
             Episodes for each step.
         steps : int, default=1
             Policy-gradient steps, each on episodes of the policy that the last one gave. Steps past those that
-            meta-training looked ahead use the last one's sizes.
+            meta-training looked ahead use the last one's sizes times `later_step_factor`.
         guard : bool, default=True
             Run as many episodes again with the adapted policy, and keep the policy after the step whose episodes had the highest
             mean return: the unadapted one, if none is higher. Recorded episodes leave nothing to run.
@@ -504,8 +513,10 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
             raise InvalidDataError(
                 f"obs: got shape {np.shape(obs)}; expected one observation of {self.observation_space_}, or several in a row."
             )
+        if not np.isfinite(observed).all():
+            raise InvalidDataError("obs: got values that are not finite; expected numbers; see where they come from.")
         x = torch.from_numpy(np.atleast_2d(observed))
-        with FORWARD, torch.no_grad():
+        with actor.functional.mode(training=False), torch.no_grad():
             output = actor.functional.output(self._theta, {}, actor.functional.constant, x)
             if deterministic:
                 raw = actor.distribution.mode(output)

@@ -165,7 +165,8 @@ def collect(
 
     def ordered(values: Tensor) -> Tensor:
         """From (time, tasks, episodes, ...) to (tasks, episodes, time, ...), zero after the end."""
-        values = values * valid.reshape(*valid.shape, *(1,) * (values.ndim - 3))
+        over = valid.reshape(*valid.shape, *(1,) * (values.ndim - 3)) == 0
+        values = values.masked_fill(over, 0)  # whatever an environment says after the end
         return F.pad(values.movedim(0, 2), (0, 0) * (values.ndim - 3) + (0, horizon - steps)).contiguous()
 
     return Trajectories(

@@ -119,8 +119,28 @@ def test_going_on_with_other_settings():
     assert policy._training.learner is learner and learner.outer.max_kl == 1e-6 and policy.n_iter_ > 1
     assert policy.history_["kl"].iloc[1:].max() <= 1e-6
     assert policy.history_["env_steps"].iloc[1] <= 2 * 4 * 15 * 2
-    with pytest.raises(InvalidParameterError, match="outer: got 'adam' to go on with .* began with 'trpo'"):
-        policy.set_params(outer="adam").fit_meta(FAMILY, total_env_steps=10**6)
+    for name, value in (("outer", "adam"), ("order", "first")):
+        with pytest.raises(InvalidParameterError, match=f"{name}: got '{value}' to go on with .* that began with"):
+            policy.set_params(outer="trpo", order="exact").set_params(**{name: value}).fit_meta(FAMILY, 10**6)
+
+
+def test_an_environment_that_fails_late_costs_no_training(policy, monkeypatch):
+    going = MAMLPolicy(**SMALL, warm_start=True)
+    original, calls = PointNavigation.batch, []
+
+    def fail(self, *arguments):
+        calls.append(0)
+        if len(calls) == 3:
+            raise OSError("gone")
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PointNavigation, "batch", fail)
+        with pytest.raises(OSError, match="gone"):
+            going.fit_meta(FAMILY, total_env_steps=BUDGET)
+    assert going.n_iter_ == 1
+    going.fit_meta(FAMILY, total_env_steps=BUDGET)
+    assert torch.equal(weights(going), weights(policy))
 
 
 def test_observations_are_standardised_once(policy, env):
@@ -347,6 +367,14 @@ def test_nothing_works_before_fitting(call, env):
         ({"inner_lr": 0}, "inner_lr: got 0"),
         ({"engine": "fast"}, "engine: got 'fast'"),
         ({"activation": "cosine"}, "activation: got 'cosine'"),
+        ({"random_state": -1}, "random_state: got -1; expected an integer of at least 0"),
+        ({"random_state": 1.5}, "random_state: got 1.5"),
+        ({"log_std": "x"}, "log_std: got 'x'; expected a finite number"),
+        ({"inner_lr": np.inf}, "inner_lr: got inf"),
+        (
+            {"module": torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 2))},
+            "module: got one with batch norm",
+        ),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(settings, message):
