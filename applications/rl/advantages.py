@@ -2,8 +2,9 @@
 
 The baseline predicts the discounted return from features of observation and time by ridge regression, anew for each task and
 each batch of episodes (Duan et al. 2016, section 4); it needs no network of its own and no learning rate. Advantages follow
-Schulman et al. (2016), equation 16; an episode that was cut off goes on, in expectation, with the baseline's value of its last
-observation, one that reached its end does not.
+Schulman et al. (2016), equation 16; an episode that was cut off goes on with the baseline's value of its last observation, one
+that reached its end does not. That value knows the time: it is of what comes within the longest episodes of the batch, beyond
+which nobody has seen a reward.
 
 References
 ----------
@@ -20,8 +21,8 @@ from .trajectories import Trajectories
 
 __all__ = ["advantages", "linear_baseline", "returns_to_go"]
 
-RIDGE = 1e-5  # relative to the mean square of the features
-TIME_UNIT = 100.0  # steps
+RIDGE = 1e-5  # of each feature, relative to its square: units of observations and length of episodes do not matter
+FARTHEST = 10.0  # standard deviations from the mean at which an observation counts as no farther
 
 
 def returns_to_go(rewards: Tensor, discount: float) -> Tensor:
@@ -41,9 +42,20 @@ def returns_to_go(rewards: Tensor, discount: float) -> Tensor:
 
 
 def _features(x: Tensor, time: Tensor) -> Tensor:
-    x = x.clamp(-10, 10)
-    t = time.expand(x.shape[:-1]).unsqueeze(-1) / TIME_UNIT
+    """Powers of observations and of the time, which goes from 0 to 1."""
+    t = time.expand(x.shape[:-1]).unsqueeze(-1)
     return torch.cat([x, x**2, t, t**2, t**3, torch.ones_like(t)], -1)
+
+
+def _standardised(found: Trajectories) -> tuple[Tensor, Tensor]:
+    """Observations of all time steps, and the last ones, in standard deviations from the mean of their task."""
+    mask = found.mask.unsqueeze(-1)
+    n = mask.sum((1, 2), keepdim=True).clamp(min=1)
+    mean = (found.observations * mask).sum((1, 2), keepdim=True) / n
+    deviation = (((found.observations - mean) ** 2 * mask).sum((1, 2), keepdim=True) / n).sqrt()
+    scale = torch.where(deviation > 1e-6 * (1 + mean.abs()), 1 / deviation, torch.ones_like(deviation))
+    now, last = (found.observations - mean) * scale, (found.last_observations - mean[:, 0]) * scale[:, 0]
+    return now.clamp(-FARTHEST, FARTHEST), last.clamp(-FARTHEST, FARTHEST)
 
 
 def linear_baseline(found: Trajectories, discount: float) -> tuple[Tensor, Tensor]:
@@ -64,19 +76,20 @@ def linear_baseline(found: Trajectories, discount: float) -> tuple[Tensor, Tenso
         Value of the observation after the last step.
     """
     n_tasks, n_episodes, horizon = found.rewards.shape
-    time = torch.arange(horizon, dtype=found.rewards.dtype)
-    phi = _features(found.observations, time)
+    time = torch.arange(horizon, dtype=found.rewards.dtype) / horizon
+    seen, last = _standardised(found)
+    phi = _features(seen, time)
     weight = found.mask.unsqueeze(-1)
     flat = (phi * weight).reshape(n_tasks, -1, phi.shape[-1])
     target = (returns_to_go(found.rewards, discount) * found.mask).reshape(n_tasks, -1, 1)
     # Normal equations in double precision: the powers of time are nearly collinear.
     flat, target = flat.double(), target.double()
     gram = flat.mT @ flat
-    damping = RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] + 1e-12
-    weights = torch.linalg.solve(gram + damping * torch.eye(gram.shape[-1], dtype=gram.dtype), flat.mT @ target)
+    damping = torch.diag_embed(RIDGE * gram.diagonal(dim1=-2, dim2=-1) + 1e-12)
+    weights = torch.linalg.solve(gram + damping, flat.mT @ target)
     weights = weights.to(phi.dtype)
     values = (flat.to(phi.dtype) @ weights).reshape(n_tasks, n_episodes, horizon)
-    after = _features(found.last_observations, found.mask.sum(-1))
+    after = _features(last, found.mask.sum(-1) / horizon)
     return values, (after @ weights).squeeze(-1)
 
 

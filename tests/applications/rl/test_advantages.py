@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot.applications.rl.advantages import RIDGE, TIME_UNIT, advantages, linear_baseline, returns_to_go
+from fewshot.applications.rl.advantages import RIDGE, advantages, linear_baseline, returns_to_go
 from fewshot.applications.rl.trajectories import Trajectories
 
 F64 = torch.float64
@@ -38,8 +38,9 @@ def episodes(found, t):
         yield e, n, found.observations[t, e, :n].numpy(), found.rewards[t, e, :n].numpy()
 
 
-def features(x, time):
-    time = np.asarray(time, dtype=float).reshape(-1, 1) / TIME_UNIT
+def features(x, time, seen):
+    x = (x - seen.mean(0)) / seen.std(0)
+    time = np.asarray(time, dtype=float).reshape(-1, 1) / 7
     return np.concatenate([x, x**2, time, time**2, time**3, np.ones_like(time)], 1)
 
 
@@ -57,15 +58,31 @@ def test_returns_to_go(found):
 def test_the_baseline_is_a_ridge_regression_of_each_task(found):
     values, last = linear_baseline(found, DISCOUNT)
     for t in range(2):
-        phi = np.concatenate([features(x, range(n)) for _, n, x, _ in episodes(found, t)])
+        seen = np.concatenate([x for _, _, x, _ in episodes(found, t)])
+        phi = np.concatenate([features(x, range(n), seen) for _, n, x, _ in episodes(found, t)])
         target = np.concatenate([plain_returns(r, DISCOUNT) for *_, r in episodes(found, t)])
         gram = phi.T @ phi
-        weights = np.linalg.solve(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)), phi.T @ target)
+        weights = np.linalg.solve(gram + RIDGE * np.diag(np.diag(gram)), phi.T @ target)
         for e, n, x, _ in episodes(found, t):
-            np.testing.assert_allclose(values[t, e, :n], features(x, range(n)) @ weights, rtol=1e-6)
+            np.testing.assert_allclose(values[t, e, :n], features(x, range(n), seen) @ weights, rtol=1e-6)
             assert not values[t, e, n:].any()
-            after = features(found.last_observations[t, e].numpy()[None], [n]) @ weights
+            after = features(found.last_observations[t, e].numpy()[None], [n], seen) @ weights
             np.testing.assert_allclose(last[t, e], after[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("horizon", [20, 1000, 3000])
+def test_neither_units_nor_long_episodes_spoil_the_baseline(horizon):
+    """Returns are a parabola of a position far from 0, which a baseline of squares can learn whatever the horizon."""
+    g = torch.Generator().manual_seed(0)
+    x = 200 + 30 * torch.randn(1, 4, horizon, 1, generator=g, dtype=F64)
+    mask, nothing = torch.ones(1, 4, horizon, dtype=F64), torch.zeros(1, 4, dtype=torch.bool)
+    rewards = (x[..., 0] - 190) ** 2
+    values, last = linear_baseline(Trajectories(x, x, mask, rewards, mask, nothing, x[:, :, -1]), 0.0)
+    torch.testing.assert_close(values, rewards, rtol=1e-3, atol=1.0)
+    torch.testing.assert_close(last, rewards[..., -1], rtol=1e-3, atol=1.0)
+    x, rewards, mask = (torch.cat([v, torch.zeros_like(v)], 2) for v in (x, rewards, mask))
+    padded = Trajectories(x, x, mask, rewards, mask, nothing, x[:, :, horizon - 1])
+    torch.testing.assert_close(linear_baseline(padded, 0.0)[0][:, :, :horizon], values)
 
 
 def test_advantages_by_their_definition(found):
