@@ -260,7 +260,7 @@ class ProximalSteps(OuterStep):
             if not now <= self.max_kl:
                 break
             optimizer, kl = trial, now
-        if not shortened and kl < self.max_kl / RATE_CHANGE:
+        if not shortened and 0 < kl < self.max_kl / RATE_CHANGE:  # 0: there was nothing to learn from
             rate *= RATE_CHANGE
         self.rate = rate  # at the end, so that an interrupted iteration can be made again
         return optimizer, loss, kl

@@ -268,9 +268,8 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
                     over = budget.is_spent(training.env_steps)
                     over = on_round(training, len(training.history) - 1, last=over) or over
         except BaseException as error:
-            if training.history or isinstance(
-                error, KeyboardInterrupt
-            ):  # hours of training are not lost to one bad episode
+            # Hours of training are not lost to one bad episode, nor what was trained before to a start that was broken off.
+            if training.history or (isinstance(error, KeyboardInterrupt) and not hasattr(self, "_meta")):
                 logger.info("stopped after %d iterations; warm_start=True goes on", training.learner.done)
                 self._keep(training, source)
             raise

@@ -19,6 +19,7 @@ from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_leaves
 
 from fewshot.adaptation import Tensors
+from fewshot.functional import differentiable_forward
 from fewshot.recording import Recorded
 
 from ._failures import check_finite
@@ -61,7 +62,8 @@ class BatchedForward:
         key = tuple((t.shape, t.dtype) for t in (x, *tree_leaves(arguments)))
         if key not in self._recorded:
             try:
-                self._recorded[key] = Recorded(self._forward, (x, *arguments)).split(1)
+                with differentiable_forward():  # one thread at a time: another's weights would stay in the record
+                    self._recorded[key] = Recorded(self._forward, (x, *arguments)).split(1)
             except RuntimeError:  # decides by numbers, which a record would repeat
                 self._recorded[key] = None
         recorded = self._recorded[key]
@@ -72,12 +74,13 @@ class BatchedForward:
         return lambda x: after(x, *bound)[0]
 
     def _forward(self, x: Tensor, moving: Tensors, shared: Tensors, constant: Tensors) -> Tensor:
-        def one(moving: Tensors, x: Tensor) -> Tensor:
-            out: Tensor = functional_call(self.network, (moving, shared, constant), (x,))
-            return out
-
-        found: Tensor = vmap(one)(moving, x)
+        with differentiable_forward():
+            found: Tensor = vmap(self._one, (0, None, None, 0))(moving, shared, constant, x)
         return found
+
+    def _one(self, moving: Tensors, shared: Tensors, constant: Tensors, x: Tensor) -> Tensor:
+        out: Tensor = functional_call(self.network, (moving, shared, constant), (x,))
+        return out
 
 
 def collect(

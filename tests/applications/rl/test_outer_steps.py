@@ -118,6 +118,19 @@ def test_where_no_step_is_short_enough_none_is_taken():
     assert step.rate == pytest.approx(RATE_CHANGE ** -(MOST_SHORTENED + 1))
 
 
+def test_without_a_signal_the_rate_stays():
+    learner = learner_of(outer="ppo")
+    batch, gradient_at = collected(learner)
+
+    def nothing(parameters):
+        found = gradient_at(parameters)
+        found.vector.zero_()
+        return found
+
+    step = ProximalSteps(learner.actor, 4, max_kl=0.1, epochs=2)
+    assert step(learner.optimizer, batch, nothing)[2] == 0 and step.rate == 1.0
+
+
 def test_the_rate_rises_where_there_is_room():
     learner = learner_of(outer="ppo", outer_lr=1e-4)
     batch, gradient_at = collected(learner)

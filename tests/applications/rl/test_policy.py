@@ -256,6 +256,15 @@ def test_a_training_that_fails_leaves_the_policy_as_it_was(policy, env, monkeypa
     assert not hasattr(again, "adaptation_report_")
 
 
+def test_a_refit_that_is_broken_off_at_once_leaves_the_policy_as_it_was(env, monkeypatch):
+    trained = MAMLPolicy(**SMALL).fit_meta(FAMILY, total_env_steps=1)
+    before = weights(trained)
+    interrupted_at(monkeypatch, Learner, "iterate", 1)
+    with pytest.raises(KeyboardInterrupt):
+        trained.fit_meta(FAMILY, total_env_steps=1)
+    assert torch.equal(weights(trained), before) and trained.n_iter_ == 1
+
+
 def test_threads_do_not_mix_policies(policy, env):
     from concurrent.futures import ThreadPoolExecutor
 
