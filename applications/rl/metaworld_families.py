@@ -194,24 +194,29 @@ class _SharedModels:
 
     def __init__(self, family: MetaWorldFamily) -> None:
         self._family = family
-        self._classes: dict[tuple[str, int], type[Any]] = {}
+        self._models: dict[tuple[str, int], Any] = {}
 
     def __call__(self, parameters: Any) -> Env:
         key = self._family._key(parameters)
-        if key not in self._classes:
-            own = self._family._classes[key[0]]
-            self._classes[key] = _with_model(own, copy.copy(_unused_model(own)))
-        return self._family._prepared(self._classes[key](), parameters)
+        own = self._family._classes[key[0]]
+        if key not in self._models:
+            self._models[key] = copy.copy(_unused_model(own))
+        return self._family._prepared(_taking_model(own)(self._models[key]), parameters)
 
 
-def _with_model(env_class: type[Any], model: Any) -> type[Any]:
+@functools.cache  # a class for each environment would keep its model until cyclic garbage is collected
+def _taking_model(env_class: type[Any]) -> type[Any]:
     """Return the same class of environments, but for a model that is given rather than read from a file."""
     import mujoco
 
-    def simulation(env: Any) -> tuple[Any, Any]:
-        return model, mujoco.MjData(model)
+    def begin(env: Any, model: Any) -> None:
+        env.given_model = model
+        env_class.__init__(env)
 
-    return type(env_class.__name__, (env_class,), {"_initialize_simulation": simulation})
+    def simulation(env: Any) -> tuple[Any, Any]:
+        return env.given_model, mujoco.MjData(env.given_model)
+
+    return type(env_class.__name__, (env_class,), {"__init__": begin, "_initialize_simulation": simulation})
 
 
 @functools.lru_cache(maxsize=16)  # ML10's ten stay; 50 would hold a gigabyte

@@ -30,6 +30,7 @@ from fewshot.tasks import Rows
 from fewshot.training.outer import OuterOptimizer
 
 from .actor import Actor
+from .surrogates import Surrogate
 from .trust_region import AdaptedFisher, trust_region_step
 
 __all__ = ["AdamStep", "Batch", "OuterStep", "ProximalSteps", "TrustRegionStep"]
@@ -68,19 +69,10 @@ class Batch:
             take_tasks(self.query, some),
         )
 
-    def some_rows(self, n: int, whole_episodes: bool) -> Batch:
-        """Take about `n` rows of all tasks together, spread over the time steps that were taken.
-
-        Parameters
-        ----------
-        n : int
-            How many.
-        whole_episodes : bool
-            Take the first episodes instead, at least one, for a loss that combines the rows of an episode.
-        """
+    def some_rows(self, n: int) -> Batch:
+        """Take about `n` rows of all tasks together, spread over the time steps that were taken."""
         each = max(1, n // len(self.query.x))
-        take = _first_episodes if whole_episodes else _spread
-        return Batch(self.path, [take(rows, each) for rows in self.supports], take(self.query, each))
+        return Batch(self.path, [_spread(rows, each) for rows in self.supports], _spread(self.query, each))
 
 
 class OuterStep(ABC):
@@ -178,9 +170,13 @@ class TrustRegionStep(OuterStep):
         super().__init__(actor, judged_tasks)
         self.max_kl, self.cg_iterations, self.cg_rows = max_kl, cg_iterations, cg_rows
         distribution = actor.distribution
-        self.whole_episodes = getattr(actor.functional.row_loss, "kind", None) == "dice"
+        functional = actor.functional
+        if getattr(functional.row_loss, "kind", None) == "dice":
+            # Its rows make sense by whole episodes only, of which a part of the rows holds hardly any.
+            functional = functional.copy()
+            functional.row_loss = Surrogate(distribution, "lvc")
         self.fisher = AdaptedFisher(
-            actor.functional, lambda output, target: distribution.kl(target, output), actor.adaptation, order
+            functional, lambda output, target: distribution.kl(target, output), actor.adaptation, order
         )
 
     def __call__(self, optimizer: OuterOptimizer, batch: Batch, gradient_at: GradientAt) -> Outcome:
@@ -188,7 +184,7 @@ class TrustRegionStep(OuterStep):
         parameters = optimizer.parameters
         gradient = gradient_at(parameters)
         weights = sum(p.numel() for p in parameters.moving.values())
-        part = batch.some_rows(self.cg_rows, self.whole_episodes)
+        part = batch.some_rows(self.cg_rows)
         with_outputs = part.query._replace(y=self.outputs(part.path[-1], part.query))
         judged = batch.first(self.judged_tasks)
         old = self.outputs(judged.path[-1], judged.query)
@@ -296,11 +292,3 @@ def _spread(rows: Rows, n: int) -> Rows:
         rows.y[torch.arange(len(chosen))[:, None], chosen],
         rows.weight.gather(1, chosen),
     )
-
-
-def _first_episodes(rows: Rows, n: int) -> Rows:
-    """Take whole episodes of each task, with about `n` rows."""
-    starts = rows.y[0, :, -1].nonzero().flatten()
-    length = int(starts[1]) if len(starts) > 1 else rows.x.shape[1]
-    m = length * max(1, round(n / length))
-    return Rows(rows.x[:, :m].contiguous(), rows.y[:, :m].contiguous(), rows.weight[:, :m].contiguous())

@@ -203,16 +203,13 @@ def test_products_are_made_with_rows_that_were_taken_and_from_all_time_steps():
     starts = (torch.arange(50) == 0).float().expand(2, 30, 50).flatten(1)
     y = torch.stack([x[..., 0], x[..., 0], x[..., 0], starts], -1)
     batch = Batch([], [], Rows(x, y, mask.flatten(1)))
-    some = batch.some_rows(60, whole_episodes=False).query
+    some = batch.some_rows(60).query
     assert some.x.shape == (2, 30, 1) and (some.weight == 1).all() and torch.equal(some.y[..., :1], some.x)
     for t in range(2):
         taken = torch.arange(50.0).expand(30, 50)[mask[t] > 0]
         assert float(some.x[t].mean()) == pytest.approx(float(taken.mean()), rel=0.15)
         assert len(some.x[t].unique()) > 15
-    episodes = batch.some_rows(200, whole_episodes=True).query
-    assert episodes.x.shape == (2, 100, 1) and torch.equal(episodes.y[0], y[0, :100])
-    assert batch.some_rows(2, whole_episodes=True).query.x.shape == (2, 50, 1)
-    assert batch.some_rows(10**6, whole_episodes=False).query.x.shape == (2, 1500, 1)
+    assert batch.some_rows(10**6).query.x.shape == (2, 1500, 1)
 
 
 def test_without_a_reward_nothing_is_calibrated():
@@ -234,3 +231,18 @@ def test_calibration_waits_for_a_reward(monkeypatch):
     for left in (True, False, False):
         learner.iterate(rng)
         assert learner.calibrate == left
+
+
+def test_the_region_of_dice_is_that_of_lvc():
+    """Products with a part of the rows, against lvc's with all of them."""
+    products = []
+    for surrogate, rows in (("lvc", 10**6), ("dice", 10**6), ("dice", 200)):
+        learner = learner_of(surrogate=surrogate)
+        batch, _ = collected(learner)
+        part = batch.some_rows(rows)
+        query = part.query._replace(y=learner.outer.outputs(part.path[-1], part.query))
+        run = learner.outer.fisher.product(learner.parameters, part.path, part.supports, query)
+        n = sum(p.numel() for p in learner.parameters.moving.values())
+        products.append(run(torch.linspace(-1, 1, n)))
+    torch.testing.assert_close(products[0], products[1])
+    assert float((products[2] - products[0]).norm() / products[0].norm()) < 0.5
