@@ -127,6 +127,8 @@ class Learner:
         Holds the initial parameters and step sizes.
     done : int
         Iterations.
+    last : Iteration
+        What the last one saw.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class Learner:
         self.kernels = VectorizedKernels(functional)
         self.outer = _outer_step(actor, settings)
         self.done = self._n_gradients = 0
+        self.last = Iteration([], 0, math.nan, math.nan)
 
     @property
     def parameters(self) -> MetaParameters:
@@ -169,8 +172,8 @@ class Learner:
             self.outer = _outer_step(self.actor, settings)
         self.family, self.settings = family, settings
 
-    def iterate(self, rng: np.random.Generator) -> Iteration:
-        """Draw tasks and make one outer step."""
+    def iterate(self, rng: np.random.Generator) -> None:
+        """Draw tasks and make one outer step; `last` says what it saw."""
         s, actor, parameters, calibrate = self.settings, self.actor, self.parameters, self.calibrate
         tasks = [self.family.sample(rng) for _ in range(s.tasks_per_batch)]
         with contextlib.closing(self.family.batch(tasks, s.episodes)) as batch:
@@ -196,9 +199,15 @@ class Learner:
             return self.engine.gradient(parameters, given, query, s.order, 0, n_gradients - 1)
 
         moved, loss, kl = self.outer(self.optimizer, Batch(path, supports, query), gradient_at)
-        self.optimizer, self.done, self._n_gradients, self.calibrate = moved, self.done + 1, n_gradients, calibrate
         returns = [float(f.returns().mean()) for f in found]
-        return Iteration(returns, sum(f.n_steps for f in found), loss, kl)
+        last = Iteration(returns, sum(f.n_steps for f in found), loss, kl)
+        self.optimizer, self._n_gradients, self.calibrate, self.last, self.done = (
+            moved,
+            n_gradients,
+            calibrate,
+            last,
+            self.done + 1,
+        )
 
     def _calibrate(self, support: Rows) -> bool:
         """Set step sizes such that the first step moves the untrained policies by a small, fixed divergence, if any does.

@@ -356,15 +356,16 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
         learner = training.learner
         before, done, began = training.rng.bit_generator.state, learner.done, time.perf_counter()
         try:
-            found = learner.iterate(training.rng)
-        except BaseException:
+            learner.iterate(training.rng)
+        finally:
             if learner.done == done:
                 training.rng.bit_generator.state = before  # the unfinished iteration is drawn again
-            raise
-        row: dict[str, float] = {"iteration": learner.done, "env_steps": found.env_steps}
-        row |= {f"return_{k}": value for k, value in enumerate(found.returns)}
-        row |= {"loss": found.loss, "kl": found.kl, "seconds": time.perf_counter() - began}
-        training.history.append(row)
+            else:  # done, though an interruption may have come right after
+                found = learner.last
+                row: dict[str, float] = {"iteration": learner.done, "env_steps": found.env_steps}
+                row |= {f"return_{k}": value for k, value in enumerate(found.returns)}
+                row |= {"loss": found.loss, "kl": found.kl, "seconds": time.perf_counter() - began}
+                training.history.append(row)
 
     def _keep(self, training: _Training, family: Family) -> None:
         for name in ("adaptation_report_", "_act_generator"):  # of what it was before

@@ -112,6 +112,25 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(policy, monk
     assert going.history_.drop(columns="seconds").equals(policy.history_.drop(columns="seconds"))
 
 
+def test_an_interruption_right_after_an_iteration_loses_no_row(policy, monkeypatch):
+    going = MAMLPolicy(**SMALL, warm_start=True)
+    original = Learner.iterate
+
+    def late(self, rng):
+        original(self, rng)
+        if self.done == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "iterate", late)
+        with pytest.raises(KeyboardInterrupt):
+            going.fit_meta(FAMILY, total_env_steps=BUDGET)
+    assert going.history_["iteration"].tolist() == [1, 2]
+    going.fit_meta(FAMILY, total_env_steps=BUDGET)
+    assert torch.equal(weights(going), weights(policy))
+    assert going.history_.drop(columns="seconds").equals(policy.history_.drop(columns="seconds"))
+
+
 def test_going_on_with_other_settings():
     policy = MAMLPolicy(**SMALL, warm_start=True).fit_meta(FAMILY, total_env_steps=1)
     learner = policy._training.learner
