@@ -14,6 +14,7 @@ from torch import Tensor, nn
 __all__ = ["PolicyNetwork"]
 
 LEAST_LOG_STD = math.log(1e-3)
+MOST_DEVIATIONS = 10.0  # of a standardised observation from the mean
 
 
 class PolicyNetwork(nn.Module):
@@ -30,6 +31,9 @@ class PolicyNetwork(nn.Module):
     log_std : float or None
         Starting value of the logarithm of the standard deviations, in units of the raw action; None for discrete actions,
         which have none.
+    standardise : bool, default=False
+        Whether `mean` and `scale` will be set to standardise observations; what lies 10 deviations from the mean, or beyond, is
+        seen there. Untrained policies meet but a part of what there is to see, and one outlier must not decide.
 
     Examples
     --------
@@ -41,8 +45,11 @@ class PolicyNetwork(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, body: nn.Module, n_observed: int, n_values: int, log_std: float | None) -> None:
+    def __init__(
+        self, body: nn.Module, n_observed: int, n_values: int, log_std: float | None, standardise: bool = False
+    ) -> None:
         super().__init__()
+        self.standardise = standardise
         self.register_buffer("mean", torch.zeros(n_observed))
         self.register_buffer("scale", torch.ones(n_observed))
         self.body = body
@@ -50,7 +57,8 @@ class PolicyNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return distribution parameters of observations x; (rows, n_observed) -> (rows, n_outputs)."""
-        out = self.body((x - self.mean) * self.scale)
+        seen = (x - self.mean) * self.scale
+        out = self.body(seen.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS) if self.standardise else seen)
         if self.log_std is None:
             return out
         return torch.cat([out, self.log_std.clamp(min=LEAST_LOG_STD).expand_as(out)], -1)

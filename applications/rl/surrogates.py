@@ -36,21 +36,21 @@ __all__ = ["SURROGATES", "Surrogate", "pack"]
 SURROGATES = ("lvc", "dice", "reinforce")
 
 
-def pack(action: Tensor, log_prob: Tensor, advantage: Tensor, starts: Tensor) -> Tensor:
+def pack(action: Tensor, log_prob: Tensor, advantage: Tensor, place: Tensor) -> Tensor:
     """Put what a surrogate needs of each row into one target.
 
     Parameters
     ----------
     action : Tensor of shape (..., n_values)
         Raw.
-    log_prob, advantage, starts : Tensor of shape (...)
-        Of the action; 1 in `starts` marks the first row of an episode, 0 the others.
+    log_prob, advantage, place : Tensor of shape (...)
+        Of the action; 1 in `place` marks the first row of an episode, 2 the others, and 0 rows that fill up: zeros throughout.
 
     Returns
     -------
     Tensor of shape (..., n_values + 3)
     """
-    return torch.cat([action, torch.stack([log_prob, advantage, starts.to(action.dtype)], -1)], -1)
+    return torch.cat([action, torch.stack([log_prob, advantage, place.to(action.dtype)], -1)], -1)
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,17 @@ class Surrogate:
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         """Loss of each row; (rows, n_outputs), (rows, n_values + 3) -> (rows,)."""
-        action, (log_prob, advantage, starts) = target[..., :-3], target[..., -3:].unbind(-1)
+        action, (log_prob, advantage, place) = target[..., :-3], target[..., -3:].unbind(-1)
         now = self.distribution.log_prob(output, action)
         if self.kind == "reinforce":
             return -now * advantage
-        tau = now - log_prob
+        # What fills up is no action of anybody: its ratio may be infinite, which no weight of 0 takes back.
+        tau = torch.where(place > 0, now - log_prob, 0.0)
         if self.kind == "dice":
             until = tau.cumsum(-1)
             before = until - tau
             places = torch.arange(tau.shape[-1], device=tau.device).expand(tau.shape)
-            first = (places * starts.long()).cummax(-1).values  # of the episode that a row belongs to
+            first = (places * (place == 1)).cummax(-1).values  # of the episode that a row belongs to
             earlier = before.gather(-1, first)
             return -((until - earlier).exp() - (before - earlier).exp()) * advantage
         ratio = tau.exp()

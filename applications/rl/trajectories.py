@@ -71,9 +71,9 @@ class Trajectories:
         advantage : Tensor of shape (tasks, episodes, time)
             Of each action.
         """
-        starts = torch.zeros_like(advantage)
-        starts[..., 0] = 1
-        target = pack(self.actions, self.log_probs, advantage, starts)
+        place = 2 * self.mask
+        place[..., 0] = 1
+        target = pack(self.actions, self.log_probs, advantage, place)
         return Rows(self.observations.flatten(1, 2), target.flatten(1, 2), self.mask.flatten(1))
 
     def task(self, t: int) -> Trajectories:

@@ -82,8 +82,8 @@ class Process:
         x = nn.functional.one_hot(states, STATES).to(F64)
         logs = acting.log_softmax(-1)
         tasks = torch.arange(len(chosen))[:, None, None]
-        starts = torch.eye(TIME, dtype=F64)[0].expand(states.shape)
-        y = pack(actions.unsqueeze(-1).to(F64), logs[tasks, states, actions], self.advantages[chosen], starts)
+        place = (2 - torch.eye(TIME, dtype=F64)[0]).expand(states.shape)
+        y = pack(actions.unsqueeze(-1).to(F64), logs[tasks, states, actions], self.advantages[chosen], place)
         every = weight.detach().unsqueeze(-1).expand(states.shape)
         return Rows(x.flatten(1, 2), y.flatten(1, 2).detach(), every.flatten(1).contiguous())
 

@@ -200,8 +200,8 @@ def test_products_are_made_with_rows_that_were_taken_and_from_all_time_steps():
     ends = torch.randint(5, 51, (2, 30), generator=g)
     mask = (torch.arange(50) < ends[..., None]).float()
     x = torch.arange(50.0).expand(2, 30, 50).flatten(1)[..., None]
-    starts = (torch.arange(50) == 0).float().expand(2, 30, 50).flatten(1)
-    y = torch.stack([x[..., 0], x[..., 0], x[..., 0], starts], -1)
+    place = 2 - (torch.arange(50) == 0).float().expand(2, 30, 50).flatten(1)
+    y = torch.stack([x[..., 0], x[..., 0], x[..., 0], place], -1)
     batch = Batch([], [], Rows(x, y, mask.flatten(1)))
     some = batch.some_rows(60).query
     assert some.x.shape == (2, 30, 1) and (some.weight == 1).all() and torch.equal(some.y[..., :1], some.x)

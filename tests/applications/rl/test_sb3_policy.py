@@ -65,9 +65,11 @@ def test_discrete_spaces_in_a_vector_environment():
     )
     from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-    env = gymnasium.wrappers.TimeLimit(Corridor(), 9)
-    policy = MAMLPolicy(**SMALL).fit_meta(env, total_env_steps=1)
-    mean, _ = evaluation.evaluate_policy(SB3Policy(policy), VecMonitor(DummyVecEnv([Corridor] * 3)), n_eval_episodes=6)
+    def limited():  # without a limit, a policy that walks to and fro would walk for ever
+        return gymnasium.wrappers.TimeLimit(Corridor(), 9)
+
+    policy = MAMLPolicy(**SMALL).fit_meta(limited(), total_env_steps=1)
+    mean, _ = evaluation.evaluate_policy(SB3Policy(policy), VecMonitor(DummyVecEnv([limited] * 3)), n_eval_episodes=6)
     assert 1 <= mean <= 45
 
 
