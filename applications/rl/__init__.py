@@ -5,6 +5,7 @@ member of it.
 """
 
 from . import saving  # noqa: F401 - it registers what files may hold
+from ._failures import EnvironmentFailedError
 from .adaptation_display import AdaptationCurveDisplay
 from .adaptation_report import AdaptationReport
 from .animation import record_gif
@@ -27,6 +28,7 @@ __all__ = [
     "AdaptationReport",
     "CartPoleGoal",
     "EnvFamily",
+    "EnvironmentFailedError",
     "LearningCurveDisplay",
     "MAMLPolicy",
     "PointNavigation",

@@ -1,16 +1,26 @@
-"""The error of an environment that fails, with the task it belongs to, and numbers that are one."""
+"""The error of an environment that fails, with the task it belongs to, and what all batches refuse: wrong calls, wrong numbers."""
 
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from fewshot.errors import FewShotError
+from fewshot.errors import FewShotError, InvalidDataError, InvalidParameterError
 
-__all__ = ["EnvironmentFailedError", "check_finite", "describe_task"]
+__all__ = [
+    "EnvironmentFailedError",
+    "check_actions",
+    "check_finite",
+    "check_running",
+    "check_tasks",
+    "describe_cause",
+    "describe_task",
+]
 
 
 class EnvironmentFailedError(FewShotError, RuntimeError):
@@ -24,6 +34,81 @@ def describe_task(index: int, parameters: Any) -> str:
     short.maxstring, short.maxother = 60, 120
     text = " ".join(short.repr(parameters).split())
     return f"task {index} (parameters {text})"
+
+
+def describe_cause(error: BaseException) -> str:
+    """Put an error into one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def check_tasks(parameters: Sequence[Any]) -> None:
+    """Refuse a batch of no tasks.
+
+    Parameters
+    ----------
+    parameters : sequence
+        Of each task.
+
+    Raises
+    ------
+    InvalidParameterError
+        If there are none.
+    """
+    if not len(parameters):
+        raise InvalidParameterError("parameters: got none; expected those of at least one task; call sample(rng)")
+
+
+def check_running(is_running: bool) -> None:
+    """Refuse a step of episodes that have not begun, or are all over.
+
+    Parameters
+    ----------
+    is_running : bool
+        Whether time steps are left.
+
+    Raises
+    ------
+    EnvironmentFailedError
+        If none are.
+    """
+    if not is_running:
+        raise EnvironmentFailedError(
+            "step: got called after the last time step; expected a reset before; call reset(rng)"
+        )
+
+
+def check_actions(actions: npt.NDArray[Any], slots: tuple[int, int], action_space: gymnasium.Space[Any]) -> None:
+    """Refuse actions that are not one for each slot.
+
+    Parameters
+    ----------
+    actions : ndarray of shape (tasks, episodes, *action)
+        Of all slots.
+    slots : (int, int)
+        Tasks and episodes.
+    action_space : gymnasium.Space
+        Of a single environment.
+
+    Raises
+    ------
+    InvalidDataError
+        If their shape is another.
+
+    Examples
+    --------
+    >>> from gymnasium.spaces import Discrete
+    >>> check_actions(np.zeros((2, 3), int), (2, 3), Discrete(4))
+    >>> check_actions(np.zeros((3, 2), int), (2, 3), Discrete(4))
+    Traceback (most recent call last):
+        ...
+    fewshot.errors.InvalidDataError: actions: got shape (3, 2); expected (2, 3): tasks, episodes, then the action's; ...
+    """
+    expected = (*slots, *(action_space.shape or ()))
+    if actions.shape != expected:
+        raise InvalidDataError(
+            f"actions: got shape {actions.shape}; expected {expected}: tasks, episodes, then the action's; "
+            "give one action for each slot"
+        )
 
 
 def check_finite(valid: npt.NDArray[np.bool_], time: int | None, **given: npt.NDArray[Any]) -> None:

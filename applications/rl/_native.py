@@ -13,19 +13,31 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from fewshot.errors import InvalidDataError, InvalidParameterError
+from fewshot.errors import InvalidParameterError
 
-from ._failures import EnvironmentFailedError
+from ._failures import check_actions, check_running
 from .protocols import Bools, Floats
 
-__all__ = ["NativeBatch", "check_count", "check_range", "check_render_mode", "require_rendering"]
+__all__ = ["NativeBatch", "check_count", "check_positive", "check_range", "check_render_mode", "require_rendering"]
 
 
-def check_count(name: str, value: object) -> int:
+def check_count(name: str, value: object, least: int = 1) -> int:
     """Return a count, or say what is wrong with it."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < 1:
-        raise InvalidParameterError(f"{name}: got {value!r}; expected an integer of at least 1; give another number")
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < least:
+        raise InvalidParameterError(
+            f"{name}: got {value!r}; expected an integer of at least {least}; give another number"
+        )
     return int(value)
+
+
+def check_positive(name: str, value: object) -> float:
+    """Return a finite positive number, or say what is wrong with it."""
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not is_number or not 0 < value < np.inf:  # type: ignore[operator]
+        raise InvalidParameterError(
+            f"{name}: got {value!r}; expected a finite number above 0, or None; give another number"
+        )
+    return float(value)  # type: ignore[arg-type]
 
 
 def check_range(name: str, value: object) -> tuple[float, float]:
@@ -103,17 +115,9 @@ class NativeBatch(ABC):
 
     def step(self, actions: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Floats, Bools, Bools]:
         """Advance every slot by one time step; see :class:`~.protocols.EpisodeBatch`."""
-        if self.time >= self.horizon:
-            raise EnvironmentFailedError(
-                "step: got called after the last time step; expected a reset before; call reset(rng)"
-            )
+        check_running(self.time < self.horizon)
         actions = np.asarray(actions)
-        expected = (*self.slots, *(self.action_space.shape or ()))
-        if actions.shape != expected:
-            raise InvalidDataError(
-                f"actions: got shape {actions.shape}; expected {expected}: tasks, episodes, then the action's; "
-                "give one action for each slot"
-            )
+        check_actions(actions, self.slots, self.action_space)
         self.time += 1
         observations, rewards, terminal = self._advance(actions)
         terminated = terminal & self.alive

@@ -1,7 +1,8 @@
-"""Calls to vector environments that neither hang nor leave processes behind when a worker dies.
+"""Calls to vector environments: no hanging or left processes when a worker dies, no left answers when a call is broken off.
 
 Gymnasium's ``AsyncVectorEnv`` reports a worker that was killed by a bare ``BrokenPipeError`` or ``EOFError``, and ``close`` then
-fails in the same way and leaves the other processes running.
+fails in the same way and leaves the other processes running. A call that is interrupted stays pending for ever, and some of its
+answers may have been read already.
 """
 
 from __future__ import annotations
@@ -12,9 +13,15 @@ import time
 import warnings
 from typing import Any
 
-__all__ = ["close_workers", "dead_workers", "wait_for_workers"]
+from gymnasium.vector import AsyncVectorEnv
+from gymnasium.vector.async_vector_env import AsyncState
+
+__all__ = ["close_workers", "dead_workers", "settle_workers", "wait_for_workers"]
 
 PATIENCE = 1.0  # seconds for all processes to end by themselves
+LAST_WORD = 10.0  # seconds for all processes to answer a call that was broken off
+# A call to a worker, the only one whose answer is a bare True.
+MARK: tuple[str, tuple[Any, ...]] = ("_call", ("has_wrapper_attr", ("step",), {}))
 
 
 def dead_workers(env: Any, patience: float = 0.0) -> list[int]:
@@ -69,6 +76,43 @@ def wait_for_workers(env: Any, timeout: float | None = None) -> list[int]:
         if waiting and not ready:
             return sorted(waiting)
     return []
+
+
+def settle_workers(env: Any, patience: float = LAST_WORD) -> None:
+    """Wait for what an ``AsyncVectorEnv`` has still to answer to a call that was broken off, and drop it: it can be used again.
+
+    It cannot if a worker has ended, or does not answer in time; the next call then raises an error. Another vector environment has
+    nothing to answer.
+
+    Parameters
+    ----------
+    env : gymnasium.vector.VectorEnv
+        Which may be wrapped.
+    patience : float, default=10.0
+        Seconds to wait.
+    """
+    env = env.unwrapped
+    if not isinstance(env, AsyncVectorEnv) or env.closed:
+        return
+    env._state = AsyncState.WAITING_CALL
+    end = time.monotonic() + patience
+    workers = [
+        (pipe, process) for pipe, process in zip(env.parent_pipes, env.processes, strict=True) if pipe is not None
+    ]
+    with contextlib.suppress(OSError, EOFError):  # a worker has ended, as all do by Ctrl-C in a terminal
+        # Nobody knows which workers were called and whose answers were read, so each is asked something else behind it.
+        for pipe, _ in workers:
+            pipe.send(MARK)
+        for pipe, process in workers:
+            answer: tuple[Any, bool] = (None, True)
+            while answer[0] is not True:
+                ready = multiprocessing.connection.wait([pipe, process.sentinel], max(0.0, end - time.monotonic()))
+                if not ready:
+                    return
+                if pipe not in ready:
+                    raise EOFError
+                answer = pipe.recv()
+    env._state = AsyncState.DEFAULT
 
 
 def close_workers(env: Any) -> None:

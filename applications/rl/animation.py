@@ -22,9 +22,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fewshot.errors import FewShotError, InvalidParameterError
 
-from ._failures import EnvironmentFailedError
+from ._failures import EnvironmentFailedError, describe_cause
+from ._limits import horizon_of
 from ._native import check_count
-from .families import horizon_of
 from .policy import MAMLPolicy
 
 __all__ = ["record_gif"]
@@ -222,10 +222,9 @@ def _frame(env: Any) -> npt.NDArray[np.uint8]:
     except FewShotError:
         raise
     except Exception as error:
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
         raise EnvironmentFailedError(
-            f"render: got {cause} from {env}; expected a frame; install what it draws with (for MuJoCo without a screen, set "
-            "MUJOCO_GL=egl or MUJOCO_GL=osmesa before it is imported)"
+            f"render: got {describe_cause(error)} from {env}; expected a frame; install what it draws with (for MuJoCo without a "
+            "screen, set MUJOCO_GL=egl or MUJOCO_GL=osmesa before it is imported)"
         ) from error
     if not (isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 3):
         got = f"an array of shape {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from gymnasium.spaces import Box
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
-from fewshot.errors import FewShotError, InvalidDataError, InvalidParameterError
+from fewshot.errors import FewShotError, InvalidParameterError
 
-from ._failures import EnvironmentFailedError, describe_task
+from ._failures import EnvironmentFailedError, check_actions, check_running, check_tasks, describe_cause, describe_task
 from ._native import check_count
 from ._vector_calls import close_workers, dead_workers, wait_for_workers
 from .gym_batches import Make, SyncBatch
@@ -63,7 +63,7 @@ class _Share(gymnasium.Env[Any, Any]):
     def _nothing(self, error: Exception) -> tuple[npt.NDArray[Any], dict[str, Any]]:
         """Answer with an error."""
         kind = "parameter" if isinstance(error, InvalidParameterError) else "environment"
-        text = str(error) if isinstance(error, FewShotError) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, FewShotError) else describe_cause(error)
         return np.zeros(self.observation_space.shape or (), self.observation_space.dtype), {kind: text}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -113,9 +113,8 @@ class AsyncBatch:
     workers : int
         Processes.
     timeout : float, default=None
-        Most seconds of a time step, after which an environment counts as stuck; None waits as long as the processes live.
-    context : str, default=None
-        How processes are started, ``"fork"``, ``"forkserver"`` or ``"spawn"``; None is the platform's own way.
+        Most seconds of a time step, and of a reset, the first of which builds the environments; after them an environment counts
+        as stuck. None waits as long as the processes live.
 
     Raises
     ------
@@ -147,12 +146,9 @@ class AsyncBatch:
         horizon: int,
         spaces: Spaces,
         workers: int,
-        *,
         timeout: float | None = None,
-        context: str | None = None,
     ) -> None:
-        if not len(parameters):
-            raise InvalidParameterError("parameters: got none; expected those of at least one task; call sample(rng)")
+        check_tasks(parameters)
         self.observation_space, self.action_space = spaces
         self.horizon, self.timeout = horizon, timeout
         self._parameters = list(parameters)
@@ -167,11 +163,11 @@ class AsyncBatch:
             for i, share in enumerate(self._shares)
         ]
         try:
-            self._env = AsyncVectorEnv(functions, context=context, autoreset_mode=AutoresetMode.DISABLED)
+            self._env = AsyncVectorEnv(functions, autoreset_mode=AutoresetMode.DISABLED)
         except (OSError, EOFError) as error:
             raise EnvironmentFailedError(
                 f"workers: got {type(error).__name__} while {len(functions)} processes started; expected them to run; "
-                "give context='spawn' or fewer workers, or workers=None for a single process"
+                "give fewer workers, or workers=None for a single process"
             ) from error
 
     def _give_up(self, call: str, workers: Sequence[int]) -> EnvironmentFailedError:
@@ -229,17 +225,9 @@ class AsyncBatch:
 
     def step(self, actions: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Floats, Bools, Bools]:
         """Advance every slot by one time step; see :class:`~.protocols.EpisodeBatch`."""
-        if self._time >= self.horizon:
-            raise EnvironmentFailedError(
-                "step: got called after the last time step; expected a reset before; call reset(rng)"
-            )
+        check_running(self._time < self.horizon)
         actions = np.asarray(actions)
-        expected: tuple[int, ...] = (*self._slots, *(self.action_space.shape or ()))
-        if actions.shape != expected:
-            raise InvalidDataError(
-                f"actions: got shape {actions.shape}; expected {expected}: tasks, episodes, then the action's; "
-                "give one action for each slot"
-            )
+        check_actions(actions, self._slots, self.action_space)
         self._time += 1
         one = self.action_space.shape or ()
         spread = np.zeros((len(self._shares) * self._size, *one), actions.dtype)

@@ -19,6 +19,7 @@ from gymnasium.spaces import Box, Discrete
 from fewshot.errors import InvalidParameterError
 
 from ._drawing import Frame, draw_cart
+from ._failures import check_tasks
 from ._native import NativeBatch, check_count, check_range, check_render_mode, require_rendering
 from .protocols import Bools, Floats
 
@@ -165,8 +166,7 @@ class CartPoleGoalBatch(NativeBatch):
     """
 
     def __init__(self, parameters: Sequence[Any], n_episodes: int, horizon: int) -> None:
-        if not len(parameters):
-            raise InvalidParameterError("parameters: got none; expected those of at least one task; call sample(rng)")
+        check_tasks(parameters)
         super().__init__(len(parameters), n_episodes, horizon, *_spaces())
         columns = np.array([list(_check(task).values()) for task in parameters]).T[..., None]
         self._force, self._goal, self._gravity, self._length, self._mass = columns

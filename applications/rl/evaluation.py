@@ -11,14 +11,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fewshot.errors import InvalidDataError, InvalidParameterError
+from fewshot.adaptation import Tensors
+from fewshot.errors import DivergenceError, InvalidDataError
 from fewshot.kernels import VectorizedKernels
 from fewshot.metagradient import MetaParameters, expand
 from fewshot.threads import threads_for
 
-from ._native import check_count
+from ._native import check_count, check_positive
+from .actor import NotFiniteError, check_parameters
 from .policy import MAMLPolicy
 from .sources import as_family
+from .spaces import differ
 
 __all__ = ["adaptation_curve"]
 
@@ -49,7 +52,7 @@ def adaptation_curve(
     n_tasks, episodes : int, default=40, 20
         Tasks, and episodes of each for each step.
     steps : int, default=1
-        Adaptation steps.
+        Adaptation steps; 0 judges the initial policy alone.
     inner_lr : float, default=None
         One step size for all steps in place of the policy's own.
     deterministic : bool, default=False
@@ -65,6 +68,17 @@ def adaptation_curve(
         A row for each task and number of steps done: ``task``, ``step``, ``return`` (mean over episodes, undiscounted),
         ``length`` (time steps, mean over episodes).
 
+    Raises
+    ------
+    NotFittedError
+        If the policy is not meta-trained.
+    InvalidParameterError
+        If a number cannot be used.
+    InvalidDataError
+        If the spaces of `family` are not those that the policy was trained with; bounds of observations may differ.
+    DivergenceError
+        If a step ends in numbers that are not finite.
+
     Examples
     --------
     >>> from fewshot.applications.rl import MAMLPolicy, PointNavigation, adaptation_curve
@@ -76,14 +90,16 @@ def adaptation_curve(
     """
     policy._check_fitted("adaptation_curve")
     n_tasks, episodes = check_count("n_tasks", n_tasks), check_count("episodes", episodes)
-    steps = steps and check_count("steps", steps)
+    steps = check_count("steps", steps, least=0)
     source, actor, meta = as_family(family), policy._actor, policy._meta
-    if (source.observation_space, source.action_space) != (policy.observation_space_, policy.action_space_):
-        raise InvalidDataError("family: its spaces are not those that the policy was trained with.")
+    name = differ((source.observation_space, source.action_space), (policy.observation_space_, policy.action_space_))
+    if name is not None:
+        raise InvalidDataError(
+            f"family: got {name} {getattr(source, name)}; the policy was trained with {getattr(policy, f'{name}_')}."
+        )
     if inner_lr is not None:
-        if not inner_lr > 0:
-            raise InvalidParameterError(f"inner_lr: got {inner_lr!r}; expected a positive number, or None.")
-        sizes = {name: torch.full_like(value, math.log(inner_lr)) for name, value in meta.sizes.items()}
+        size = math.log(check_positive("inner_lr", inner_lr))
+        sizes = {name: torch.full_like(value, size) for name, value in meta.sizes.items()}
         meta = MetaParameters(meta.moving, meta.shared, sizes)
         actor = copy.copy(actor)
         actor.later_factor = 1.0
@@ -109,4 +125,15 @@ def adaptation_curve(
             parts.append(pd.DataFrame({"task": range(n_tasks), "step": step} | mean))
             if step < steps:
                 theta = actor.step(kernels, meta, theta, actor.rows(found), step)
+                _check(theta, step)
     return pd.concat(parts, ignore_index=True)
+
+
+def _check(theta: Tensors, step: int) -> None:
+    """Refuse to go on with policies that cannot act."""
+    try:
+        check_parameters(theta)
+    except NotFiniteError as error:
+        raise DivergenceError(
+            f"inner_lr: got policies of which {error} {step + 1}; expected finite ones; give a smaller step size"
+        ) from error

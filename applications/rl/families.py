@@ -17,42 +17,18 @@ import numpy.typing as npt
 
 from fewshot.errors import FewShotError, InvalidParameterError
 
-from ._failures import describe_task
-from ._native import check_count
+from ._failures import describe_cause, describe_task
+from ._limits import horizon_of
+from ._native import check_count, check_positive
 from ._vary import Variation
 from .async_batches import AsyncBatch
 from .gym_batches import SyncBatch
 from .protocols import EpisodeBatch, Floats
 from .spaces import check_spaces
 
-__all__ = ["EnvFamily", "horizon_of", "told_numbers"]
+__all__ = ["EnvFamily", "told_numbers"]
 
 Env = gymnasium.Env[Any, Any]
-
-
-def horizon_of(env: Any) -> int | None:
-    """Find the most time steps that an environment's episodes may have.
-
-    Parameters
-    ----------
-    env : gymnasium.Env
-        Its ``spec``, its ``TimeLimit`` wrapper or an attribute ``horizon`` of its own may say.
-
-    Returns
-    -------
-    int or None
-        None if nothing says.
-
-    Examples
-    --------
-    >>> import gymnasium
-    >>> horizon_of(gymnasium.make("CartPole-v1"))
-    500
-    """
-    found = [getattr(env.spec, "max_episode_steps", None)]
-    # TimeLimit keeps its limit under a private name, and one that was added by hand is written nowhere else.
-    found += [env.get_wrapper_attr(name) for name in ("_max_episode_steps", "horizon") if env.has_wrapper_attr(name)]
-    return next((int(n) for n in found if isinstance(n, int | np.integer) and n >= 1), None)
 
 
 def told_numbers(parameters: Any) -> npt.NDArray[np.float32]:
@@ -92,11 +68,6 @@ def told_numbers(parameters: Any) -> npt.NDArray[np.float32]:
     return numbers.astype(np.float32).ravel()
 
 
-def _cause(error: Exception) -> str:
-    """Put an error into one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
 class EnvFamily:
     """A family of Gymnasium environments, from a function that makes one and a function that draws its parameters.
 
@@ -115,6 +86,9 @@ class EnvFamily:
     workers : int, default=None
         Processes in which the environments run, for those whose steps take long; by default they take turns in this process,
         which is faster for small ones. The numbers are the same.
+    worker_timeout : float, default=None
+        Most seconds that such a process may take for a time step of its environments, or for a reset, the first of which builds
+        them; after them it ends with an error that names its tasks. By default it may take as long as it likes.
 
     Attributes
     ----------
@@ -150,12 +124,14 @@ class EnvFamily:
         told: Callable[[Any], Any] | None = None,
         horizon: int | None = None,
         workers: int | None = None,
+        worker_timeout: float | None = None,
     ) -> None:
         for name, value in (("make", make), ("sample", sample), ("told", told_numbers if told is None else told)):
             if not callable(value):
                 raise InvalidParameterError(f"{name}: got {value!r}; expected a function; see the example of EnvFamily")
         self._make, self._sample, self._told = make, sample, told
         self.workers = None if workers is None else check_count("workers", workers)
+        self.worker_timeout = None if worker_timeout is None else check_positive("worker_timeout", worker_timeout)
         probe = self._probe()
         try:
             check_spaces(probe.observation_space, probe.action_space)
@@ -181,6 +157,7 @@ class EnvFamily:
         told: Callable[[Any], Any] | None = None,
         constants: Mapping[str, Any] | None = None,
         workers: int | None = None,
+        worker_timeout: float | None = None,
         **choices: Any,
     ) -> EnvFamily:
         """Vary properties of a registered environment.
@@ -201,6 +178,8 @@ class EnvFamily:
         constants : dict, default=None
             Constructor arguments that all tasks share, such as ``render_mode``.
         workers : int, default=None
+            As in :class:`EnvFamily`.
+        worker_timeout : float, default=None
             As in :class:`EnvFamily`.
         **choices : (low, high), list, set or callable
             What varies: an argument of the constructor, an attribute of the unwrapped environment, or a dotted path, as in
@@ -234,7 +213,14 @@ class EnvFamily:
         """
         limit = None if horizon is None else check_count("horizon", horizon)
         variation = Variation(env_id, choices, derive, wrap, limit, constants)
-        return cls(variation.make, variation.sample, told=told, horizon=limit, workers=workers)
+        return cls(
+            variation.make,
+            variation.sample,
+            told=told,
+            horizon=limit,
+            workers=workers,
+            worker_timeout=worker_timeout,
+        )
 
     def _probe(self) -> Env:
         """Build one environment, or say which function fails."""
@@ -244,7 +230,7 @@ class EnvFamily:
             raise
         except Exception as error:
             raise InvalidParameterError(
-                f"sample: got {_cause(error)}; expected no error from sample(rng), which draws a task from a "
+                f"sample: got {describe_cause(error)}; expected no error from sample(rng), which draws a task from a "
                 "numpy.random.Generator; mend the function"
             ) from error
         if isinstance(task, gymnasium.Env):
@@ -258,8 +244,8 @@ class EnvFamily:
             raise
         except Exception as error:
             raise InvalidParameterError(
-                f"make: got {_cause(error)} for {describe_task(0, task)}; expected no error from make(parameters), which builds "
-                "an environment of what sample(rng) returns; mend the function"
+                f"make: got {describe_cause(error)} for {describe_task(0, task)}; expected no error from make(parameters), which "
+                "builds an environment of what sample(rng) returns; mend the function"
             ) from error
 
     def __repr__(self) -> str:
@@ -285,7 +271,8 @@ class EnvFamily:
         n_episodes, spaces = check_count("n_episodes", n_episodes), (self.observation_space, self.action_space)
         if self.workers is None:
             return SyncBatch(self.make, parameters, n_episodes, self.horizon, spaces)
-        return AsyncBatch(self.make, parameters, n_episodes, self.horizon, spaces, self.workers)
+        workers, timeout = self.workers, self.worker_timeout
+        return AsyncBatch(self.make, parameters, n_episodes, self.horizon, spaces, workers, timeout)
 
     def told(self, parameters: Any) -> Floats:
         """Describe a task in numbers, shape (n,)."""

@@ -14,13 +14,20 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from fewshot.errors import FewShotError, InvalidDataError, InvalidParameterError
+from fewshot.errors import FewShotError, InvalidParameterError
 
-from ._failures import EnvironmentFailedError, describe_task
+from ._failures import (
+    EnvironmentFailedError,
+    check_actions,
+    check_running,
+    check_tasks,
+    describe_cause,
+    describe_task,
+)
 from .protocols import Bools, Floats
-from .spaces import check_spaces
+from .spaces import check_spaces, differ
 
-__all__ = ["EnvironmentFailedError", "SyncBatch"]
+__all__ = ["SyncBatch"]
 
 Make = Callable[[Any], "gymnasium.Env[Any, Any]"]
 
@@ -72,8 +79,7 @@ class SyncBatch:
         spaces: tuple[gymnasium.Space[Any], gymnasium.Space[Any]] | None = None,
         tasks: Sequence[int] | None = None,
     ) -> None:
-        if not len(parameters):
-            raise InvalidParameterError("parameters: got none; expected those of at least one task; call sample(rng)")
+        check_tasks(parameters)
         self.horizon = horizon
         self._parameters = list(parameters)
         self._tasks = list(range(len(self._parameters)) if tasks is None else tasks)
@@ -112,28 +118,21 @@ class SyncBatch:
                 "build the environment inside make"
             )
         self._known.add(id(env))
-        (ours, actions), theirs = self._spaces, env.observation_space
-        same_observations = (type(ours), ours.shape, ours.dtype) == (type(theirs), theirs.shape, theirs.dtype)
-        if isinstance(ours, gymnasium.spaces.Discrete):
-            same_observations = ours == theirs
-        for name, same, space, wanted in (
-            ("observation_space", same_observations, theirs, ours),
-            ("action_space", env.action_space == actions, env.action_space, actions),
-        ):
-            if not same:
-                raise InvalidParameterError(
-                    f"make: got {name} {space} for {self._task(index)}; expected {wanted}, as for other tasks; "
-                    "vary nothing that changes the spaces, or pad them to one size"
-                )
+        name = differ((env.observation_space, env.action_space), self._spaces)
+        if name is not None:
+            wanted = self._spaces[name == "action_space"]
+            raise InvalidParameterError(
+                f"make: got {name} {getattr(env, name)} for {self._task(index)}; expected {wanted}, as for other tasks; "
+                "vary nothing that changes the spaces, or pad them to one size"
+            )
 
     def _task(self, index: int) -> str:
         return describe_task(self._tasks[index], self._parameters[index])
 
     def _failure(self, index: int, call: str, error: Exception) -> FewShotError:
         """Say which task's environment raised an error."""
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
         return EnvironmentFailedError(
-            f"{call}: got {cause} from the environment of {self._task(index)}; expected no error; "
+            f"{call}: got {describe_cause(error)} from the environment of {self._task(index)}; expected no error; "
             "mend the environment, or leave this task out"
         )
 
@@ -168,24 +167,19 @@ class SyncBatch:
         return self._observations.copy()
 
     def _observe(self, slot: tuple[int, ...], observation: Any) -> None:
-        """Keep an observation, of the space's own shape: an assignment would broadcast another."""
-        if np.shape(observation) != self._observations.shape[2:]:
-            raise ValueError(f"observation of shape {np.shape(observation)} for {self.observation_space}")
-        self._observations[slot] = observation
+        """Keep an observation of the space's own shape and kind: an assignment would broadcast, and cut off decimals."""
+        found, kept = np.asarray(observation), self._observations
+        if found.shape != kept.shape[2:]:
+            raise ValueError(f"observation of shape {found.shape} for {self.observation_space}")
+        if found.dtype != kept.dtype and not _can_be_kept(found.dtype, kept.dtype):
+            raise TypeError(f"observation of type {found.dtype} for {self.observation_space}")
+        kept[slot] = found
 
     def step(self, actions: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Floats, Bools, Bools]:
         """Advance every slot by one time step; see :class:`~.protocols.EpisodeBatch`."""
-        if self._time >= self.horizon or not self._envs:
-            raise EnvironmentFailedError(
-                "step: got called after the last time step; expected a reset before; call reset(rng)"
-            )
+        check_running(self._time < self.horizon and bool(self._envs))
         actions = np.array(actions)  # a copy: environments may keep the action, and callers reuse their arrays
-        expected = (*self._slots, *(self.action_space.shape or ()))
-        if actions.shape != expected:
-            raise InvalidDataError(
-                f"actions: got shape {actions.shape}; expected {expected}: tasks, episodes, then the action's; "
-                "give one action for each slot"
-            )
+        check_actions(actions, self._slots, self.action_space)
         self._time += 1
         rewards = np.zeros(self._slots)
         terminated, truncated = np.zeros(self._slots, np.bool_), np.zeros(self._slots, np.bool_)
@@ -205,3 +199,8 @@ class SyncBatch:
         envs, self._envs = self._envs, []
         for env in envs:
             env.close()
+
+
+def _can_be_kept(given: np.dtype[Any], kept: np.dtype[Any]) -> bool:
+    """Whether numbers keep their value in another type; lists of integers come as int64, for whatever space they are."""
+    return np.can_cast(given, kept, "same_kind") or (given.kind in "biu" and kept.kind in "biu")

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from fewshot.errors import InvalidParameterError, MissingDependencyError
 
+from ._failures import check_tasks
 from ._native import check_count, check_range
 from .mujoco_batches import AntBatch, HalfCheetahBatch, Runner, RunnerBatch
 from .protocols import Floats
@@ -187,8 +188,7 @@ class RunnerFamily:
 
     def batch(self, parameters: Sequence[Any], n_episodes: int) -> RunnerBatch:
         """Make `n_episodes` slots for each of some tasks."""
-        if not len(parameters):
-            raise InvalidParameterError("parameters: got none; expected those of at least one task; call sample(rng)")
+        check_tasks(parameters)
         goals, drive = np.array([self._number(p) for p in parameters])[:, None], self._goal.drive
         return ENVIRONMENTS[self.env_id][0](
             self._runner,

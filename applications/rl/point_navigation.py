@@ -18,6 +18,7 @@ from gymnasium.spaces import Box
 from fewshot.errors import InvalidParameterError
 
 from ._drawing import Frame, draw_point
+from ._failures import check_tasks
 from ._native import NativeBatch, check_count, check_range, check_render_mode, require_rendering
 from .protocols import Bools, Floats
 
@@ -143,8 +144,7 @@ class PointNavigationBatch(NativeBatch):
     """
 
     def __init__(self, parameters: Sequence[Any], n_episodes: int, horizon: int, tolerance: float) -> None:
-        if not len(parameters):
-            raise InvalidParameterError("parameters: got none; expected at least one goal; call sample(rng)")
+        check_tasks(parameters)
         super().__init__(len(parameters), n_episodes, horizon, *_spaces(horizon))
         self._goals = np.array([_goal(goal) for goal in parameters])[:, None, :]
         self._positions, self._tolerance = np.zeros((*self.slots, 2)), tolerance

@@ -7,7 +7,6 @@ is a family of one task, which is what a policy adapts to. Episodes run side by 
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Callable
 from typing import Any
@@ -19,11 +18,12 @@ from gymnasium.vector import VectorEnv
 
 from fewshot.errors import InvalidParameterError
 
+from ._copying import copy_env
 from .families import EnvFamily
 from .protocols import Family
 from .vector_batches import VectorFamily
 
-__all__ = ["as_family", "as_one_task", "copy_env"]
+__all__ = ["as_family", "as_one_task"]
 
 Env = gymnasium.Env[Any, Any]
 
@@ -137,7 +137,7 @@ def as_one_task(env: Any, *, horizon: int) -> Family:
         return as_family(env, horizon=horizon)
     if not isinstance(env, gymnasium.Env):
         raise InvalidParameterError(
-            f"env: got {env!r}; expected one gymnasium.Env, or a VectorEnv; build it by gymnasium.make(...) or "
+            f"env: got {type(env).__name__}; expected one gymnasium.Env, or a VectorEnv; build it by gymnasium.make(...) or "
             "family.make(parameters)"
         )
     return EnvFamily(make=lambda parameters: copy_env(env), sample=lambda rng: {}, horizon=horizon)
@@ -186,52 +186,3 @@ def _sample(env: Env, name: str, sampler: Callable[..., Any], rng: np.random.Gen
     finally:
         np.random.set_state(before[0])  # noqa: NPY002
         random.setstate(before[1])
-
-
-def copy_env(env: Env) -> Env:
-    """Copy an environment with all that was changed in it.
-
-    ``copy.deepcopy`` would build an ``EzPickle`` environment (MuJoCo's, Box2D's) anew from the arguments of its constructor and
-    lose every attribute that was set afterwards; so attributes are copied, whatever the class says.
-
-    Parameters
-    ----------
-    env : gymnasium.Env
-        Stays as it is.
-
-    Returns
-    -------
-    gymnasium.Env
-
-    Raises
-    ------
-    InvalidParameterError
-        If something in it cannot be copied.
-
-    Examples
-    --------
-    >>> import gymnasium
-    >>> env = gymnasium.make("CartPole-v1")
-    >>> env.unwrapped.length = 0.9
-    >>> other = copy_env(env)
-    >>> other.unwrapped.length, other.unwrapped is env.unwrapped
-    (0.9, False)
-    """
-    try:
-        return _copied(env, {})
-    except Exception as error:
-        raise InvalidParameterError(
-            f"family: got {env}, which cannot be copied ({' '.join(f'{type(error).__name__}: {error}'.split())}); "
-            "expected one that can; give EnvFamily(make=..., sample=...) with a function that builds it"
-        ) from error
-
-
-def _copied(env: Env, memo: dict[int, Any]) -> Env:
-    """Copy an environment and those that it wraps, attribute by attribute."""
-    if id(env) in memo:
-        return memo[id(env)]
-    made: Env = object.__new__(type(env))
-    memo[id(env)] = made
-    for name, value in vars(env).items():
-        made.__dict__[name] = _copied(value, memo) if isinstance(value, gymnasium.Env) else copy.deepcopy(value, memo)
-    return made

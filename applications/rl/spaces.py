@@ -17,7 +17,16 @@ from gymnasium.spaces import Box, Discrete
 
 from fewshot.errors import InvalidDataError, InvalidParameterError
 
-__all__ = ["action_map", "check_spaces", "encode_observations", "n_actions", "n_observed", "to_actions", "to_raw"]
+__all__ = [
+    "action_map",
+    "check_spaces",
+    "differ",
+    "encode_observations",
+    "n_actions",
+    "n_observed",
+    "to_actions",
+    "to_raw",
+]
 
 Space = gymnasium.Space[Any]
 
@@ -53,6 +62,38 @@ def check_spaces(observation_space: Space, action_space: Space) -> None:
             )
         if isinstance(space, Box) and np.prod(space.shape) == 0:
             raise InvalidParameterError(f"{name}: got {space}; expected at least one entry; leave out empty spaces")
+
+
+def differ(got: tuple[Space, Space], expected: tuple[Space, Space]) -> str | None:
+    """Say whether a policy for some spaces could not act in an environment with other ones.
+
+    Bounds of observations play no part, since a network reads numbers whatever their bounds say; those of actions do, since they
+    are the units in which a policy acts.
+
+    Parameters
+    ----------
+    got, expected : (gymnasium.Space, gymnasium.Space)
+        Of observations and of actions, both Box or Discrete.
+
+    Returns
+    -------
+    str or None
+        The first that differs, ``"observation_space"`` or ``"action_space"``; None if the policy can act.
+
+    Examples
+    --------
+    >>> from gymnasium.spaces import Box, Discrete
+    >>> differ((Box(0.0, 1.0, (3,)), Discrete(2)), (Box(-5.0, 5.0, (3,)), Discrete(2))) is None
+    True
+    >>> differ((Box(0.0, 1.0, (3,)), Discrete(2)), (Box(0.0, 1.0, (3,)), Discrete(4)))
+    'action_space'
+    """
+    (ours, _), (theirs, _) = got, expected
+    if isinstance(ours, Discrete) or isinstance(theirs, Discrete):
+        same = ours == theirs
+    else:
+        same = (type(ours), ours.shape, ours.dtype) == (type(theirs), theirs.shape, theirs.dtype)
+    return "observation_space" if not same else "action_space" if got[1] != expected[1] else None
 
 
 def n_observed(space: Space) -> int:
@@ -97,7 +138,13 @@ def n_actions(space: Space) -> int:
     return n_observed(space)
 
 
-def encode_observations(space: Space, observations: npt.ArrayLike) -> npt.NDArray[np.float32]:
+def encode_observations(
+    space: Space,
+    observations: npt.ArrayLike,
+    *,
+    name: str = "observations",
+    remedy: str = "mend the environment's observation_space",
+) -> npt.NDArray[np.float32]:
     """Turn observations into what a network reads.
 
     Parameters
@@ -106,6 +153,10 @@ def encode_observations(space: Space, observations: npt.ArrayLike) -> npt.NDArra
         Of a single observation.
     observations : array-like of shape (..., *space.shape)
         Any number of them.
+    name : str, default="observations"
+        Of the argument, in error messages.
+    remedy : str, default="mend the environment's observation_space"
+        What to do, in error messages.
 
     Returns
     -------
@@ -132,16 +183,15 @@ def encode_observations(space: Space, observations: npt.ArrayLike) -> npt.NDArra
         hot: npt.NDArray[np.float32] = (codes[..., None] == np.arange(space.n)).astype(np.float32)
         if not hot.any(axis=-1).all():
             raise InvalidDataError(
-                f"observations: got a value that is not in {space}; expected integers from {space.start} to "
-                f"{space.start + space.n - 1}; mend the environment's observation_space"
+                f"{name}: got a value that is not in {space}; expected integers from {space.start} to "
+                f"{space.start + space.n - 1}; {remedy}"
             )
         return hot
     shape = space.shape or ()
     n_leading = values.ndim - len(shape)
     if n_leading < 0 or values.shape[n_leading:] != shape:
         raise InvalidDataError(
-            f"observations: got shape {values.shape}; expected (..., {', '.join(map(str, shape))}) as in {space}; "
-            "mend the environment's observation_space"
+            f"{name}: got shape {values.shape}; expected (..., {', '.join(map(str, shape))}) as in {space}; {remedy}"
         )
     return values.reshape(*values.shape[:n_leading], n_observed(space)).astype(np.float32, copy=False)
 

@@ -12,19 +12,20 @@ ends and its slot stands still:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
-from fewshot.errors import InvalidDataError, InvalidParameterError
+from fewshot.errors import InvalidParameterError
 
-from ._failures import EnvironmentFailedError
+from ._failures import EnvironmentFailedError, check_actions, check_running, describe_cause
+from ._limits import horizon_of
 from ._native import check_count
-from ._vector_calls import dead_workers
+from ._vector_calls import dead_workers, settle_workers
 from .protocols import Bools, EpisodeBatch, Floats
 from .spaces import check_spaces
 
@@ -37,23 +38,30 @@ def _mode(env: Any) -> AutoresetMode:
     """Return what a vector environment does after the end of an episode."""
     found = (env.metadata or {}).get("autoreset_mode")
     try:
-        return AutoresetMode(found)
+        mode = AutoresetMode(found)
     except ValueError:
         raise InvalidParameterError(
             f"env: got {env} with metadata['autoreset_mode'] {found!r}; expected a gymnasium.vector.AutoresetMode; "
             "set this entry to say what the environment does when an episode ends"
         ) from None
+    inner = env.unwrapped
+    if mode is AutoresetMode.NEXT_STEP and isinstance(inner, AsyncVectorEnv) and not inner.shared_memory:
+        # Seen in Gymnasium 1.4.0: such a worker still waits to reset itself after it was reset.
+        raise InvalidParameterError(
+            f"env: got {env} with shared_memory=False and autoreset_mode NEXT_STEP, which ignores the first step after a reset; "
+            "expected shared_memory=True, or another mode; pass autoreset_mode=AutoresetMode.SAME_STEP"
+        )
+    return mode
 
 
 def _limit(env: Any) -> int | None:
-    """Find the most time steps of an episode of a sub-environment."""
-    inner = env.unwrapped
-    # An attribute of its own comes first: the specification does not know of a limit given to make_vec.
-    found = [getattr(inner, "max_episode_steps", None), getattr(env.spec, "max_episode_steps", None)]
-    if hasattr(inner, "get_attr"):
-        with contextlib.suppress(Exception):  # a base class promises get_attr and does not have it
-            found += [getattr(spec, "max_episode_steps", None) for spec in inner.get_attr("spec")]
-    return next((int(n) for n in found if isinstance(n, int | np.integer) and n >= 1), None)
+    """Find the most time steps of an episode, for which processes may have to be asked."""
+    try:
+        return horizon_of(env)
+    except Exception as error:
+        raise EnvironmentFailedError(
+            f"horizon: got {describe_cause(error)} from {env}; expected an answer; give horizon= to as_family, or {REMEDY}"
+        ) from error
 
 
 class VectorFamily:
@@ -64,7 +72,7 @@ class VectorFamily:
     env : gymnasium.vector.VectorEnv
         Which stays the caller's: it is reset and stepped here, never closed.
     horizon : int, default=None
-        Most time steps of an episode; by default the registered limit of the sub-environments.
+        Most time steps of an episode; by default what the environment or its sub-environments say.
 
     Attributes
     ----------
@@ -124,7 +132,7 @@ class VectorFamily:
         if len(parameters) != 1:
             raise InvalidParameterError(
                 f"parameters: got {len(parameters)} tasks; expected 1, since a vector environment is one task; "
-                "use EnvFamily(make=..., sample=...) for several"
+                f"pass tasks_per_batch=1 and at most episodes={self.n_slots}, or use EnvFamily(make=..., sample=...) for several"
             )
         return VectorBatch(self.env, n_episodes, self.horizon)
 
@@ -150,7 +158,8 @@ class VectorBatch:
     InvalidParameterError
         If there are too few sub-environments.
     EnvironmentFailedError
-        From `reset` and `step`, if an environment raises an error or the process of one ends.
+        From `reset` and `step`, if an environment raises an error or the process of one ends. After an interruption, which is
+        passed on, the vector environment can be reset again, unless the interruption has ended its processes, too.
 
     Examples
     --------
@@ -170,7 +179,8 @@ class VectorBatch:
         if check_count("n_episodes", n_episodes) > env.num_envs:
             raise InvalidParameterError(
                 f"n_episodes: got {n_episodes} for {env.num_envs} sub-environments; expected at most as many; "
-                f"give episodes={env.num_envs}, or a vector environment with more of them"
+                f"pass tasks_per_batch=1 and at most episodes={env.num_envs}, or use a vector environment with more of them, or "
+                "EnvFamily(make=..., sample=...)"
             )
         self.horizon = horizon
         self.observation_space: gymnasium.Space[Any] = env.single_observation_space
@@ -183,22 +193,31 @@ class VectorBatch:
         )  # of all sub-environments: ended since they were last reset
         self._alive: Bools = np.zeros(env.num_envs, np.bool_)  # in their first episode
 
+    @contextlib.contextmanager
+    def _calling(self, call: str) -> Iterator[None]:
+        """Pass on what goes wrong in a call to the environment; whatever it is, episodes have to begin anew."""
+        try:
+            yield
+        except BaseException as error:
+            self._time = self.horizon
+            if isinstance(error, Exception):
+                raise self._failure(call, error) from error
+            settle_workers(self._env)
+            raise
+
     def _failure(self, call: str, error: Exception) -> Exception:
         """Say what failed, and which processes have ended."""
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
         dead = dead_workers(self._env, patience=1.0 if isinstance(error, OSError | EOFError) else 0.0)
         which = f"; the processes of sub-environments {dead} have ended" if dead else ""
         return EnvironmentFailedError(
-            f"{call}: got {cause} from {self._env}, task 0{which}; expected no error; {REMEDY}"
+            f"{call}: got {describe_cause(error)} from {self._env}, task 0{which}; expected no error; {REMEDY}"
         )
 
     def reset(self, rng: np.random.Generator) -> npt.NDArray[Any]:
         """Begin an episode in every slot; see :class:`~.protocols.EpisodeBatch`."""
         seed = int(rng.integers(2**31 - self._env.num_envs))  # sub-environment i gets seed + i
-        try:
+        with self._calling("reset"):
             observations, _ = self._env.reset(seed=seed)
-        except Exception as error:
-            raise self._failure("reset", error) from error
         self._observations = np.array(observations)
         self._time = 0
         self._done[...], self._alive[...] = False, True
@@ -206,28 +225,18 @@ class VectorBatch:
 
     def step(self, actions: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Floats, Bools, Bools]:
         """Advance every slot by one time step; see :class:`~.protocols.EpisodeBatch`."""
-        if self._time >= self.horizon:
-            raise EnvironmentFailedError(
-                "step: got called after the last time step; expected a reset before; call reset(rng)"
-            )
+        check_running(self._time < self.horizon)
         actions = np.array(actions)
-        expected = (1, self._n, *(self.action_space.shape or ()))
-        if actions.shape != expected:
-            raise InvalidDataError(
-                f"actions: got shape {actions.shape}; expected {expected}: one task, episodes, then the action's; "
-                "give one action for each slot"
-            )
+        check_actions(actions, (1, self._n), self.action_space)
         self._time += 1
         # Sub-environments without a slot, and whatever follows in ended ones, repeat the first action: it is a valid one.
         everywhere = np.repeat(actions[0, :1], self._env.num_envs, axis=0)
         everywhere[: self._n] = actions[0]
         everywhere = everywhere.astype(self._env.action_space.dtype, copy=False)
-        try:
+        with self._calling("step"):
             if self._mode is AutoresetMode.DISABLED and self._done.any():
                 self._env.reset(options={"reset_mask": self._done.copy()})
             observations, rewards, terminated, truncated, infos = self._env.step(everywhere)
-        except Exception as error:
-            raise self._failure("step", error) from error
         terminated, truncated = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
         self._done = terminated | truncated
         alive = self._alive

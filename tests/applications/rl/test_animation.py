@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from fewshot.applications.rl import EnvFamily, MAMLPolicy, PointNavigation, record_gif
-from fewshot.applications.rl.gym_batches import EnvironmentFailedError
+from fewshot.applications.rl._failures import EnvironmentFailedError
 from fewshot.errors import FewShotError, InvalidParameterError, NotFittedError
 
 FAMILY = PointNavigation(horizon=12)

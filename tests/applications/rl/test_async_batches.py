@@ -138,6 +138,29 @@ def test_a_failure_names_the_task_and_ends_all_processes(how, message):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("call", ["make", "step"])
+def test_a_family_waits_for_its_workers_so_long(call):
+    def make(parameters):
+        if call == "make" and multiprocessing.parent_process() is not None:
+            time.sleep(60)
+        return Fails("sleep" if call == "step" else "")
+
+    family = EnvFamily(make=make, sample=lambda rng: None, horizon=5, workers=2, worker_timeout=0.5)
+    batch = family.batch([None], 2)
+    start = time.monotonic()
+    place = {"make": "reset"}.get(call, call)
+    with pytest.raises(EnvironmentFailedError, match=f"^{place}: got no answer within 0.5 seconds .*task 0"):
+        batch.reset(np.random.default_rng(0))
+        batch.step(np.zeros((1, 2), int))
+    assert time.monotonic() - start < 20
+    assert EnvFamily.vary("CartPole-v1", workers=2, worker_timeout=3).batch([{}], 2).timeout == 3
+    for wrong in (0, -1.0, np.inf, np.nan, "5", True):
+        with pytest.raises(
+            InvalidParameterError, match="worker_timeout: got .*expected a finite number above 0, or None"
+        ):
+            EnvFamily.vary("CartPole-v1", worker_timeout=wrong)
+
+
 def test_a_worker_killed_between_two_steps():
     batch = AsyncBatch(Fails, ["", ""], 2, 5, SPACES, workers=2)
     batch.reset(np.random.default_rng(0))

@@ -1,13 +1,15 @@
 """What a policy does with environments that fail: one error, which names the place, and a policy that stays as it was."""
 
+import copy
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from fewshot.applications.rl import EnvFamily, MAMLPolicy
-from fewshot.applications.rl._failures import EnvironmentFailedError
+from fewshot.applications.rl import EnvFamily, EnvironmentFailedError, MAMLPolicy
+from fewshot.applications.rl._failures import check_finite
 from fewshot.errors import InvalidDataError
 
 SMALL = {"tasks_per_batch": 2, "episodes": 2, "hidden": (4,), "random_state": 0}
@@ -82,17 +84,20 @@ def test_adapting_to_an_environment_that_fails(policy, how, message):
 
 
 @pytest.mark.parametrize(("how", "message"), FAILURES, ids=[how for how, _ in FAILURES])
-def test_meta_training_on_environments_that_fail(how, message):
-    fresh = MAMLPolicy(**SMALL)
-    with pytest.raises(EnvironmentFailedError, match=f"^{message}"):
-        fresh.fit_meta(family(how), total_env_steps=1)
-    assert not hasattr(fresh, "n_iter_")
+def test_meta_training_on_environments_that_fail(policy, how, message):
+    fresh, fitted = MAMLPolicy(**SMALL), copy.deepcopy(policy)
+    before = vars(fresh).copy(), vars(fitted).copy()
+    weights = {name: p.clone() for name, p in fitted.module_.named_parameters()}
+    for each, known in zip((fresh, fitted), before, strict=True):
+        with pytest.raises(EnvironmentFailedError, match=f"^{message}"):
+            each.fit_meta(family(how), total_env_steps=1)
+        assert vars(each).keys() == known.keys() and all(value is known[name] for name, value in vars(each).items())
+    assert all(torch.equal(p, weights[name]) for name, p in fitted.module_.named_parameters())
+    assert fitted.n_iter_ == 1 and fitted.adapt(Fragile(), episodes=2).predict([0.0, 0.0]).shape == (1,)
 
 
 @pytest.mark.parametrize("place", [(0, 1), (1, 0)])
 def test_the_task_and_the_episode_are_named(place):
-    from fewshot.applications.rl._failures import check_finite
-
     rewards = np.zeros((4, 2, 2))
     rewards[2][place] = rewards[3, 0, 0] = -np.inf
     with pytest.raises(EnvironmentFailedError, match=f"in time step 3 of episode {place[1]} of task {place[0]};"):

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Discrete, MultiBinary
 
-from fewshot.applications.rl.families import EnvFamily, horizon_of, told_numbers
+from fewshot.applications.rl._limits import horizon_of
+from fewshot.applications.rl.families import EnvFamily, told_numbers
+from fewshot.applications.rl.point_navigation import PointNavigation
 from fewshot.applications.rl.protocols import EpisodeBatch, Family
 from fewshot.errors import InvalidParameterError
 
@@ -79,6 +81,7 @@ def test_horizons():
         InvalidParameterError, match="horizon: got None for .*CartPoleEnv.*give horizon= to EnvFamily or as_family"
     ):
         EnvFamily(make=lambda p: bare(), sample=lambda rng: None)
+    assert EnvFamily(make=PointNavigation(horizon=7).make, sample=lambda rng: (0.1, 0.2)).horizon == 7  # an attribute
     with pytest.raises(InvalidParameterError, match="horizon: got -1"):
         EnvFamily.vary("CartPole-v1", horizon=-1)
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from fewshot.applications.rl.gym_batches import EnvironmentFailedError, SyncBatch
+from fewshot.applications.rl._failures import EnvironmentFailedError
+from fewshot.applications.rl.gym_batches import SyncBatch
 from fewshot.applications.rl.protocols import EpisodeBatch
 from fewshot.errors import FewShotError, InvalidDataError, InvalidParameterError
 
@@ -206,6 +207,74 @@ def test_an_observation_that_would_be_broadcast():
 
     with pytest.raises(EnvironmentFailedError, match=r"reset: .*shape \(1,\)"):
         SyncBatch(Short, [3], 1, horizon=5).reset(np.random.default_rng(0))
+
+
+class Seen(gymnasium.Env):
+    """Shows what it is told, in a space of one kind of numbers."""
+
+    action_space = Discrete(2)
+
+    def __init__(self, space, first, then):
+        self.observation_space, self.first, self.then = space, first, then
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.first, {}
+
+    def step(self, action):
+        return self.then, 0.0, False, False, {}
+
+
+BYTES, FLOATS = Box(0, 255, (2,), np.uint8), Box(-9.0, 9.0, (2,), np.float32)
+
+
+@pytest.mark.parametrize(
+    "space, observation",
+    [
+        (BYTES, np.array([0.7, 0.9])),
+        (BYTES, np.array([1.0, 2.0], np.float32)),
+        (BYTES, [1.0, 2]),
+        (Box(0, 1, (2,), np.bool_), np.array([0.5, 0.0])),
+        (Discrete(3), 0.9),
+        (Discrete(3), np.float64(1)),
+        (FLOATS, np.array([1j, 0])),
+        (FLOATS, ["1", "2"]),
+    ],
+    ids=str,
+)
+def test_an_observation_that_would_be_cut_off(space, observation):
+    right = np.zeros(space.shape, space.dtype)
+    for call, values in (("reset", (observation, right)), ("step", (right, observation))):
+        batch = SyncBatch(lambda p: Seen(*p), [(space, *values)], 1, horizon=5)
+        kind = np.asarray(observation).dtype
+        with pytest.raises(
+            EnvironmentFailedError, match=f"^{call}: got TypeError: observation of type {kind} for .*task 0"
+        ):
+            batch.reset(np.random.default_rng(0))
+            batch.step(np.zeros((1, 1), int))
+
+
+@pytest.mark.parametrize(
+    "space, observation",
+    [
+        (BYTES, [3, 4]),
+        (BYTES, np.array([3, 4], np.int64)),
+        (BYTES, [True, False]),
+        (FLOATS, np.array([3.5, 4.5])),
+        (FLOATS, [3, 4]),
+        (FLOATS, (True, False)),
+        (Box(0, 1, (2,), np.bool_), [1, 0]),
+        (Box(-9.0, 9.0, (2,), np.float16), np.array([3.5, 4.5], np.float64)),
+        (Discrete(5), 3),
+        (Discrete(5), np.int32(3)),
+        (Discrete(5), True),
+    ],
+    ids=str,
+)
+def test_observations_of_another_type(space, observation):
+    batch = SyncBatch(lambda p: Seen(*p), [(space, observation, observation)], 1, horizon=5)
+    for seen in (batch.reset(np.random.default_rng(0)), batch.step(np.zeros((1, 1), int))[0]):
+        assert seen.dtype == space.dtype and seen[0, 0].tolist() == np.asarray(observation).tolist()
 
 
 def test_other_errors():

@@ -1,18 +1,24 @@
 """What users bring becomes a family; what cannot is refused with a remedy."""
 
+import functools
+import itertools
 import random
 
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium import wrappers
 from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import EzPickle
+from gymnasium.wrappers import TimeLimit, TransformReward
 
+from fewshot.applications.rl._copying import copy_env
 from fewshot.applications.rl.families import EnvFamily
 from fewshot.applications.rl.point_navigation import PointNavigation
 from fewshot.applications.rl.protocols import Family
-from fewshot.applications.rl.sources import as_family, copy_env
+from fewshot.applications.rl.recorded import RecordedEpisodes
+from fewshot.applications.rl.sources import as_family, as_one_task
 from fewshot.errors import InvalidParameterError
 
 
@@ -147,6 +153,128 @@ def test_an_environment_that_cannot_be_copied():
     env.unwrapped.window = (line for line in "")
     with pytest.raises(InvalidParameterError, match="family: got .*cannot be copied .*generator.*give EnvFamily"):
         as_family(env)
+
+
+def _pendulum():
+    return gymnasium.make("Pendulum-v1", max_episode_steps=10)
+
+
+def _angle(env, reward=None):
+    return float(env.unwrapped.state[0])
+
+
+def _angle_of_the_script():
+    return _angle(OF_A_SCRIPT)  # noqa: F821
+
+
+def _wrapped(kind):
+    env = _pendulum()
+    if kind == "closure":
+        return TransformReward(env, lambda reward: float(env.unwrapped.state[0]))
+    if kind == "default":
+        return TransformReward(env, lambda reward, env=env: _angle(env))
+    if kind == "within":  # another function, a comprehension, a partial function
+        angle = functools.partial(_angle, env)
+        return TransformReward(env, lambda reward: max(angle() for _ in range(2)))
+    if kind == "global":
+        globals()["OF_A_SCRIPT"] = env
+        return TransformReward(env, lambda reward: float(OF_A_SCRIPT.unwrapped.state[0]))  # noqa: F821
+    if kind == "helper":  # of the same script
+        globals()["OF_A_SCRIPT"] = env
+        return TransformReward(env, lambda reward: _angle_of_the_script())
+    if kind == "itself":
+
+        def angle_after(reward, calls=2):
+            return angle_after(reward, calls - 1) if calls else _angle(env)
+
+        return TransformReward(env, angle_after)
+    if kind == "inner":
+        return TimeLimit(TransformReward(env, functools.partial(lambda reward: _angle(env))), 5)
+    raise AssertionError(kind)
+
+
+@pytest.mark.parametrize("kind", ["closure", "default", "within", "global", "helper", "itself", "inner"])
+def test_a_function_that_looks_at_the_environment_looks_at_the_copy(kind):
+    env = _wrapped(kind)
+    made = copy_env(env), as_one_task(env, horizon=5).make({}), as_family(env).make({})
+    everyone = env, *made
+    for seed, one in enumerate(everyone):
+        one.reset(seed=seed)
+    rewards = [one.step(np.zeros(1, np.float32))[1] for one in everyone]
+    assert rewards == [_angle(one) for one in everyone] and len(set(rewards)) == 4
+
+
+def test_functions_are_shared_unless_they_look_at_the_environment():
+    def doubled(reward):
+        return 2 * reward
+
+    env = TransformReward(_pendulum(), doubled)
+    assert copy_env(env).func is doubled
+    bounded = wrappers.ClipAction(_pendulum())
+    made = copy_env(bounded)
+    assert made.func is not bounded.func and made.func.__closure__[0].cell_contents is made.env
+    assert 2 * _reward(_pendulum()) == _reward(copy_env(env))
+
+
+def _reward(env):
+    env.reset(seed=0)
+    return env.step(np.zeros(1, np.float32))[1]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        wrappers.FlattenObservation,  # its function reads the observation space of the environment it holds
+        wrappers.ClipAction,
+        wrappers.NormalizeObservation,
+        wrappers.RecordEpisodeStatistics,
+        lambda env: wrappers.TimeAwareObservation(env, normalize_time=True),
+        lambda env: wrappers.ClipReward(env, -99, 99),
+    ],
+)
+def test_wrappers_that_can_be_copied(wrap):
+    assert _reward(copy_env(wrap(_pendulum()))) == _reward(_pendulum())
+
+
+def test_what_is_bound_to_an_environment_is_bound_to_its_copy():
+    class Pickled(gymnasium.Wrapper, EzPickle):
+        """One that is built anew where copy.deepcopy comes first."""
+
+        def __init__(self, env):
+            EzPickle.__init__(self, env)
+            gymnasium.Wrapper.__init__(self, env)
+            self.factor = 1.0
+
+        def angle(self, reward):
+            return self.factor * self.unwrapped.state[0]
+
+    class FunctionFirst(gymnasium.Wrapper):
+        """Whose attributes begin with the function."""
+
+        def __init__(self, env, function):
+            self.function = function
+            super().__init__(env)
+
+        def step(self, action):
+            observation, reward, *rest = self.env.step(action)
+            return observation, self.function(reward), *rest
+
+    env = Pickled(_pendulum())
+    env.reset(seed=1)
+    env.factor = 3.0
+    for wrap, function in itertools.product(
+        (TransformReward, FunctionFirst), (env.angle, functools.partial(Pickled.angle, env))
+    ):
+        made = copy_env(wrap(env, function))
+        assert _reward(made) == 3 * _angle(made) != 3 * _angle(env)
+
+
+def test_one_task_names_what_is_none_by_its_type():
+    for value in (RecordedEpisodes, np.zeros((900, 900)), "CartPole-v1"):
+        with pytest.raises(
+            InvalidParameterError, match=f"^env: got {type(value).__name__}; expected one gymnasium.Env"
+        ):
+            as_one_task(value, horizon=3)
 
 
 def test_a_pair_and_families():

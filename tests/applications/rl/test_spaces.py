@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fewshot.applications.rl.spaces import (
     check_spaces,
+    differ,
     encode_observations,
     n_actions,
     n_observed,
@@ -102,6 +103,37 @@ def test_observations_slot_by_slot(space, leading, seed):
 def test_a_discrete_observation_out_of_its_space():
     with pytest.raises(InvalidDataError, match=r"observations: .*expected integers from 3 to 7"):
         encode_observations(DISCRETE[1], [3, 8])
+
+
+@pytest.mark.parametrize(
+    "changed, found",
+    [
+        ((spaces.Box(-5.0, 5.0, (2,)), BOXES[1]), None),  # bounds of observations alone
+        ((spaces.Box(-1.0, 1.0, (3,)), BOXES[1]), "observation_space"),
+        ((spaces.Box(-1.0, 1.0, (2,), np.float64), BOXES[1]), "observation_space"),
+        ((spaces.Discrete(2), BOXES[1]), "observation_space"),
+        ((BOXES[0], spaces.Box(0.0, 6.0, (2, 3), np.float64)), "action_space"),  # bounds of actions are their units
+        ((BOXES[0], spaces.Discrete(2)), "action_space"),
+    ],
+    ids=str,
+)
+def test_spaces_that_differ(changed, found):
+    known = BOXES[0], BOXES[1]
+    assert differ(known, known) is None
+    assert differ(changed, known) == found and differ(known, changed) == found
+
+
+def test_discrete_observations_differ_by_their_values():
+    for other in (spaces.Discrete(4), spaces.Discrete(3, start=1)):
+        assert differ((other, BOXES[0]), (spaces.Discrete(3), BOXES[0])) == "observation_space"
+
+
+def test_an_argument_and_a_remedy_of_ones_own():
+    for space, wrong in ((BOXES[0], np.zeros(3)), (DISCRETE[0], [7])):
+        with pytest.raises(InvalidDataError, match="^obs: got .*; give one observation$"):
+            encode_observations(space, wrong, name="obs", remedy="give one observation")
+        with pytest.raises(InvalidDataError, match="^observations: got .*; mend the environment's observation_space$"):
+            encode_observations(space, wrong)
 
 
 def test_shapes_that_do_not_fit():

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import gymnasium
@@ -10,8 +11,9 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
+from fewshot.applications.rl import MAMLPolicy, PointNavigation
 from fewshot.applications.rl._failures import EnvironmentFailedError
-from fewshot.applications.rl._vector_calls import close_workers
+from fewshot.applications.rl._vector_calls import close_workers, settle_workers
 from fewshot.applications.rl.gym_batches import SyncBatch
 from fewshot.applications.rl.protocols import EpisodeBatch, Family
 from fewshot.applications.rl.sources import as_family
@@ -174,6 +176,161 @@ def test_a_failure_in_this_process():
         batch.step(np.zeros((1, 3), int))
 
 
+class Slow(Counter):
+    """One whose time steps and resets take a while."""
+
+    def reset(self, **options):
+        time.sleep(0.1 if self.fail == "slow reset" else 0.0)
+        return super().reset(**options)
+
+    def step(self, action):
+        time.sleep(0.1 if self.fail == "slow step" else 0.0)
+        return super().step(action)
+
+
+def _interrupted_at(place, env):
+    """Let a call be broken off where the second worker is called, or where its answer is read, after that of the first."""
+    pipes = env.parent_pipes
+    pipe = pipes[1]
+
+    class Interrupted:
+        def __getattr__(self, name):
+            if name == place:
+                pipes[1] = pipe  # the second time nothing is in the way
+                raise KeyboardInterrupt
+            return getattr(pipe, name)
+
+    pipes[1] = Interrupted()
+
+
+@pytest.mark.parametrize("shared_memory", [False, True])
+@pytest.mark.parametrize("place", ["send", "recv", "signal"])
+@pytest.mark.parametrize("call", ["reset", "step"])
+def test_after_an_interruption_the_environment_can_be_used_again(call, place, shared_memory):
+    """Whatever was called, and whatever was answered: no answer is left that a later call would take for its own."""
+
+    def function(fail):
+        return lambda: Slow(9, fail)
+
+    functions = [function(fail) for fail in (None, "slow step", "slow reset")]
+    mode = AutoresetMode.NEXT_STEP if shared_memory else AutoresetMode.SAME_STEP
+    env = AsyncVectorEnv(functions, shared_memory=shared_memory, autoreset_mode=mode)
+    fresh = counters(SyncVectorEnv, AutoresetMode.NEXT_STEP, lengths=(9, 9, 9))
+    try:
+        given = gymnasium.wrappers.vector.TransformReward(env, lambda reward: reward) if shared_memory else env
+        batch, expected = VectorBatch(given, 3, horizon=6), VectorBatch(fresh, 3, horizon=6)
+        batch.reset(np.random.default_rng(3))
+        batch.step(np.array([[1, 2, 3]]))
+        if place == "signal":
+            main = threading.main_thread().ident
+            threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+        else:
+            _interrupted_at(place, env)
+        with pytest.raises(KeyboardInterrupt):
+            batch.reset(np.random.default_rng(4)) if call == "reset" else batch.step(np.array([[4, 5, 6]]))
+        with pytest.raises(EnvironmentFailedError, match="step: .*call reset"):
+            batch.step(np.array([[1, 2, 3]]))
+        for _ in range(2):
+            np.testing.assert_array_equal(*(each.reset(np.random.default_rng(0)) for each in (batch, expected)))
+            for t in range(3):
+                actions = np.array([[7, 8, t]])
+                for ours, theirs in zip(batch.step(actions), expected.step(actions), strict=True):
+                    np.testing.assert_array_equal(ours, theirs)
+    finally:
+        env.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # how Gymnasium logs a pending call
+def test_an_interruption_that_ends_a_worker(monkeypatch):
+    """Ctrl-C in a terminal reaches the processes, too."""
+    env = counters(AsyncVectorEnv, AutoresetMode.NEXT_STEP)
+    try:
+        batch = VectorBatch(env, 3, horizon=6)
+        batch.reset(np.random.default_rng(0))
+
+        def interrupted(*args):
+            os.kill(env.processes[2].pid, signal.SIGINT)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(env, "step_wait", interrupted)
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            batch.step(np.zeros((1, 3), int))
+        with pytest.raises(
+            EnvironmentFailedError, match=r"reset: .*sub-environments \[2\] have ended.*build the .* anew"
+        ):
+            batch.reset(np.random.default_rng(0))
+        assert time.monotonic() - start < 9
+    finally:
+        close_workers(env)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_worker_that_is_stuck_stays_pending():
+    env = AsyncVectorEnv([lambda: Slow(9, "slow step")])
+    try:
+        env.reset(seed=0)
+        env.step_async(np.zeros(1, int))
+        settle_workers(env, patience=0.01)
+        batch = VectorBatch(env, 1, horizon=6)
+        with pytest.raises(EnvironmentFailedError, match="reset: got AlreadyPendingCallError"):
+            batch.reset(np.random.default_rng(0))
+    finally:
+        close_workers(env)
+
+
+def test_where_a_limit_is_said():
+    class Limited(Counter):
+        def __init__(self, horizon):
+            super().__init__(9)
+            self.horizon = horizon
+
+    def function(horizon):
+        return lambda: Limited(horizon)
+
+    for kind in KINDS:
+        env = kind([function(4), function(7)])
+        try:
+            assert as_family(env).horizon == 7  # the longest
+            env.horizon = 3  # one of its own
+            assert as_family(env).horizon == 3 and as_family(env, horizon=2).horizon == 2
+        finally:
+            env.close()
+        env = kind([lambda: gymnasium.wrappers.TimeLimit(Counter(9), 5), function(4)])
+        try:
+            with pytest.raises(InvalidParameterError, match="horizon: got None"):  # nothing that all of them say
+                as_family(env)
+            env.reset(seed=0)  # asking has not ended its processes
+        finally:
+            env.close()
+    env = SyncVectorEnv([lambda: PointNavigation(horizon=8).make((0.1, 0.2))])
+    assert as_family(env).horizon == 8
+
+
+def test_an_environment_that_cannot_be_asked_for_its_limit():
+    env = counters(AsyncVectorEnv, AutoresetMode.NEXT_STEP)
+    env.close()
+    with pytest.raises(EnvironmentFailedError, match="horizon: got ClosedEnvironmentError.*give horizon="):
+        as_family(env)
+
+
+def test_meta_training_in_a_vector_environment():
+    """The messages say what to pass; with that it works."""
+    env = counters(SyncVectorEnv, AutoresetMode.NEXT_STEP)
+    policy = MAMLPolicy(hidden=(4,), random_state=0)
+    family = as_family(env, horizon=6)
+    with pytest.raises(
+        InvalidParameterError, match="parameters: got 20 tasks; .*tasks_per_batch=1 and .*episodes=3.*EnvFamily"
+    ):
+        policy.fit_meta(family, total_env_steps=1)
+    policy.set_params(tasks_per_batch=1)
+    with pytest.raises(
+        InvalidParameterError, match="n_episodes: got 20 for 3 .*tasks_per_batch=1 and .*episodes=3.*EnvFamily"
+    ):
+        policy.fit_meta(family, total_env_steps=1)
+    assert policy.set_params(episodes=3).fit_meta(family, total_env_steps=1).n_iter_ == 1
+
+
 def test_final_observations_that_are_missing():
     class Forgetful(gymnasium.vector.VectorWrapper):
         def step(self, actions):
@@ -215,3 +372,12 @@ def test_errors():
     env.metadata = {}
     with pytest.raises(InvalidParameterError, match=r"env: got .*metadata\['autoreset_mode'\] None"):
         as_family(env, horizon=3)
+
+
+def test_a_vector_environment_that_swallows_steps_is_refused():
+    env = AsyncVectorEnv([lambda: Counter(2)] * 2, shared_memory=False)
+    try:
+        with pytest.raises(InvalidParameterError, match="env: got .*shared_memory=False.*SAME_STEP"):
+            VectorFamily(env)
+    finally:
+        env.close()
