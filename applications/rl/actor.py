@@ -18,7 +18,11 @@ from .protocols import EpisodeBatch
 from .rollouts import BatchedForward, collect
 from .trajectories import Trajectories
 
-__all__ = ["Actor"]
+__all__ = ["Actor", "NotFiniteError", "check_parameters"]
+
+
+class NotFiniteError(ArithmeticError):
+    """Numbers that no policy can be made of."""
 
 
 class Actor:
@@ -84,3 +88,16 @@ class Actor:
         if k >= max(1, self.adaptation.inner_steps):
             sizes = sizes.times(self.later_factor)
         return sizes.step(theta, gradients, effective_rows(support.weight))
+
+
+def check_parameters(theta: Tensors) -> None:
+    """Refuse parameters by which nobody can act.
+
+    Raises
+    ------
+    NotFiniteError
+        If one is infinite or none.
+    """
+    for name, value in theta.items():
+        if not value.isfinite().all():
+            raise NotFiniteError(f"{name} is not finite after an inner step")

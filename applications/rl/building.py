@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from gymnasium.spaces import Box, Space
-from torch import nn
+from torch import Tensor, nn
+from torch.func import vmap
 
 from fewshot.errors import InvalidParameterError
-from fewshot.functional import FunctionalModule
+from fewshot.functional import FunctionalModule, differentiable_forward
+from fewshot.metagradient import expand
 from fewshot.networks import build_module
 
 from .distributions import Categorical, Distribution, Gaussian
@@ -19,7 +21,7 @@ from .networks import PolicyNetwork
 from .spaces import n_actions, n_observed
 from .surrogates import Surrogate
 
-__all__ = ["build_functional", "build_network", "distribution_for"]
+__all__ = ["build_functional", "build_network", "check_network", "distribution_for"]
 
 SMALL = 0.1  # factor of the last layer's weights: no action is preferred before anything is learned
 
@@ -46,6 +48,7 @@ def build_network(
     activation: str,
     log_std: float,
     seed: int,
+    standardise: bool = False,
 ) -> PolicyNetwork:
     """Build the policy network; see :func:`fewshot.networks.build_module` for `module`.
 
@@ -61,6 +64,8 @@ def build_network(
         Starting value of the logarithm of the standard deviations; a discrete action has none.
     seed : int
         Of the random initial weights.
+    standardise : bool, default=False
+        Whether observations will be standardised.
     """
     n_in, n_out = n_observed(observation_space), n_actions(action_space)
     body = build_module(module, n_in, n_out, hidden=hidden, activation=activation, seed=seed)
@@ -74,7 +79,8 @@ def build_network(
         with torch.no_grad():
             last.weight.mul_(SMALL)
             last.bias.zero_()
-    return PolicyNetwork(body, n_in, n_out, log_std if isinstance(action_space, Box) else None)
+    body = body.to(torch.float32)  # as observations are
+    return PolicyNetwork(body, n_in, n_out, log_std if isinstance(action_space, Box) else None, standardise)
 
 
 def build_functional(
@@ -96,3 +102,38 @@ def build_functional(
     loss = Surrogate(distribution, surrogate)
     query = None if clip is None else Surrogate(distribution, "lvc", clip)
     return FunctionalModule(copy.deepcopy(network), loss, "all", distribution.n_outputs, query)
+
+
+def check_network(functional: FunctionalModule, example: Tensor, n_values: int) -> None:
+    """Refuse a network of the user's own that cannot be a policy.
+
+    Parameters
+    ----------
+    functional : FunctionalModule
+        With the policy network.
+    example : Tensor of shape (n_observed,)
+        An observation.
+    n_values : int
+        Means, or unnormalised log-probabilities, that the user's network is to return for each observation.
+
+    Raises
+    ------
+    InvalidParameterError
+        If it does not return what actions are made of, draws random numbers, or cannot be run for several tasks at once.
+    """
+    x = example.expand(2, 3, -1)
+    try:
+        with torch.no_grad(), differentiable_forward():
+            out = functional.skeleton.get_submodule("body")(x[0])
+            found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            if found != (3, n_values):
+                raise InvalidParameterError(f"module: returned {found} for 3 observations; expected (3, {n_values}).")
+            vmap(functional.output, (0, None, None, 0))(expand(functional.moving, 2), {}, functional.constant, x)
+    except InvalidParameterError:
+        raise
+    except Exception as error:  # of code that is not ours
+        raise InvalidParameterError(
+            f"module: got one that cannot act in several environments at once ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}); expected one that returns a row for each row, draws no random numbers and "
+            "decides nothing by the values it sees; leave out dropout and recurrent layers."
+        ) from error

@@ -7,6 +7,7 @@ supports and a query, which the core's meta-gradient takes as it takes supervise
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,20 +16,25 @@ import numpy as np
 import torch
 
 from fewshot.engine import Engine
-from fewshot.errors import InvalidParameterError
+from fewshot.errors import DivergenceError, InvalidParameterError
 from fewshot.kernels import VectorizedKernels
 from fewshot.metagradient import MetaGradient, MetaParameters, expand
 from fewshot.tasks import Rows
+from fewshot.threads import threads_for
 from fewshot.training.outer import OuterOptimizer
 
 from ._native import check_count
-from .actor import Actor
+from .actor import Actor, NotFiniteError, check_parameters
 from .outer_steps import AdamStep, Batch, OuterStep, ProximalSteps, TrustRegionStep
 from .protocols import Family
+from .trajectories import Trajectories
 
 __all__ = ["Iteration", "Learner", "LearnerSettings"]
 
-LEAST_DEVIATION = 1e-6
+logger = logging.getLogger("fewshot")
+
+LEAST_DEVIATION = 1e-6  # relative to the largest number seen
+MOST_SKIPPED_IN_A_ROW = 25  # iterations
 FIRST_KL = 0.01  # mean divergence by the first adaptation of the untrained policies, in nats
 LEAST_KL, MOST_KL = 1e-12, 1e6  # below, there was no gradient but rounding; above, it is taken for this
 CALIBRATIONS = 4
@@ -57,6 +63,8 @@ class LearnerSettings:
         Of "ppo": most steps of an iteration.
     outer_lr : float
         Of Adam; with "trpo" of the step sizes alone.
+    engine : str
+        What takes meta-gradients.
     """
 
     tasks_per_batch: int = 20
@@ -69,6 +77,7 @@ class LearnerSettings:
     judged_tasks: int = 5
     epochs: int = 5
     outer_lr: float = 1e-2
+    engine: Any = "auto"
 
     def __post_init__(self) -> None:
         for name in ("tasks_per_batch", "episodes", "epochs"):
@@ -114,12 +123,14 @@ class Learner:
         Where tasks come from.
     settings : LearnerSettings
         How to train.
-    engine : str, default="auto"
-        Mode of the engine.
     planned : int, default=0
         Iterations that will follow; many repay compiling.
     calibrate : bool, default=False
         Choose the inner step size by what it does to the untrained policies.
+    start : MetaParameters, default=None
+        Initial parameters and step sizes to begin with; None: those of the actor.
+    done : int, default=0
+        Iterations that led there.
 
     Attributes
     ----------
@@ -137,19 +148,20 @@ class Learner:
         family: Family,
         settings: LearnerSettings,
         *,
-        engine: Any = "auto",
         planned: int = 0,
         calibrate: bool = False,
+        start: MetaParameters | None = None,
+        done: int = 0,
     ) -> None:
         functional, adaptation = actor.functional, actor.adaptation
         self.actor, self.family, self.settings, self.planned = actor, family, settings, planned
         self.calibrate = calibrate
-        start = MetaParameters(functional.moving, {}, adaptation.init(functional.moving))
+        start = start or MetaParameters(functional.moving, {}, adaptation.init(functional.moving))
         self.optimizer = OuterOptimizer(start, "adam", (settings.outer_lr, settings.outer_lr), None)
-        self.engine = Engine(functional, adaptation, mode=engine)
+        self.engine = Engine(functional, adaptation, mode=settings.engine)
         self.kernels = VectorizedKernels(functional)
         self.outer = _outer_step(actor, settings)
-        self.done = self._n_gradients = 0
+        self.done, self._n_gradients, self._skipped, self._is_prepared = done, 0, 0, False
         self.last = Iteration([], 0, math.nan, math.nan)
 
     @property
@@ -159,7 +171,7 @@ class Learner:
 
     def go_on(self, family: Family, settings: LearnerSettings) -> None:
         """Go on in other environments, or with other settings."""
-        for name in ("outer", "order"):
+        for name in ("outer", "order", "engine"):
             got, began = getattr(settings, name), getattr(self.settings, name)
             if got != began:
                 raise InvalidParameterError(
@@ -173,41 +185,78 @@ class Learner:
         self.family, self.settings = family, settings
 
     def iterate(self, rng: np.random.Generator) -> None:
-        """Draw tasks and make one outer step; `last` says what it saw."""
+        """Draw tasks and make one outer step; `last` says what it saw.
+
+        Raises
+        ------
+        DivergenceError
+            If numbers that are not finite leave nothing to learn from in too many iterations in a row.
+        """
+        found: list[Trajectories] = []
+        moved, loss, kl, skipped = self.optimizer, math.nan, math.nan, 0
+        calibrate, n_gradients = self.calibrate, self._n_gradients
+        try:
+            batch, calibrate = self._collect(rng, found)
+            supports = batch.supports or [batch.query]  # without inner steps: a policy trained on all tasks
+            order = self.settings.order
+            if not self._is_prepared:
+                planned = self.planned * self.outer.epochs
+                self.engine.prepare(self.parameters, supports, batch.query, order, planned=planned)
+                self._is_prepared = True
+
+            def gradient_at(parameters: MetaParameters) -> MetaGradient:
+                nonlocal n_gradients
+                n_gradients += 1
+                gradient = self.engine.gradient(parameters, supports, batch.query, order, 0, n_gradients - 1)
+                if not gradient.vector.isfinite().all():
+                    raise NotFiniteError("the meta-gradient is not finite")
+                return gradient
+
+            moved, loss, kl = self.outer(self.optimizer, batch, gradient_at)
+        except NotFiniteError as error:
+            skipped = self._skipped + 1
+            self._complain(skipped, error)
+        returns = [float(f.returns().mean()) for f in found]
+        returns += [math.nan] * (self.actor.adaptation.inner_steps + 1 - len(found))
+        last = Iteration(returns, sum(f.n_steps for f in found), loss, kl)
+        # Together, with no call in between at which it could be interrupted.
+        self.optimizer, self._n_gradients, self.calibrate, self._skipped, self.last, self.done = (
+            moved,
+            n_gradients,
+            calibrate,
+            skipped,
+            last,
+            self.done + 1,
+        )
+
+    def _collect(self, rng: np.random.Generator, found: list[Trajectories]) -> tuple[Batch, bool]:
+        """Run episodes before and after each inner step, which `found` gets one after another; say if calibration is still due."""
         s, actor, parameters, calibrate = self.settings, self.actor, self.parameters, self.calibrate
         tasks = [self.family.sample(rng) for _ in range(s.tasks_per_batch)]
+        path, supports = [expand(parameters.moving, len(tasks))], []
         with contextlib.closing(self.family.batch(tasks, s.episodes)) as batch:
-            found, path, supports = [], [expand(parameters.moving, len(tasks))], []
             for k in range(actor.adaptation.inner_steps):
                 found.append(actor.run(batch, path[-1], s.episodes, self.family.horizon, rng))
                 supports.append(actor.rows(found[-1]))
                 if calibrate and not k:
                     calibrate = not self._calibrate(supports[0])
                 path.append(actor.step(self.kernels, parameters, path[-1], supports[-1], k))
+                check_parameters(path[-1])
             found.append(actor.run(batch, path[-1], s.episodes, self.family.horizon, rng))
         query = actor.rows(found[-1])
-        given = supports or [query]  # without inner steps: a policy trained on all tasks
         if calibrate and not supports:
             calibrate = not self._calibrate(query)
-        if not self.done:
-            self.engine.prepare(parameters, given, query, s.order, planned=self.planned * self.outer.epochs)
-        n_gradients = self._n_gradients
+        return Batch(path, supports, query), calibrate
 
-        def gradient_at(parameters: MetaParameters) -> MetaGradient:
-            nonlocal n_gradients
-            n_gradients += 1
-            return self.engine.gradient(parameters, given, query, s.order, 0, n_gradients - 1)
-
-        moved, loss, kl = self.outer(self.optimizer, Batch(path, supports, query), gradient_at)
-        returns = [float(f.returns().mean()) for f in found]
-        last = Iteration(returns, sum(f.n_steps for f in found), loss, kl)
-        self.optimizer, self._n_gradients, self.calibrate, self.last, self.done = (
-            moved,
-            n_gradients,
-            calibrate,
-            last,
-            self.done + 1,
-        )
+    def _complain(self, skipped: int, error: NotFiniteError) -> None:
+        """Say that an iteration is skipped; give up after too many."""
+        if skipped > MOST_SKIPPED_IN_A_ROW:
+            raise DivergenceError(
+                f"inner_lr, outer_lr: {error} in {skipped} iterations in a row; lower inner_lr (or inner_steps) or outer_lr, or "
+                "have rewards and observations of moderate size."
+            ) from error
+        if skipped == 1:
+            logger.warning("iteration %d is skipped: %s", self.done + 1, error)
 
     def _calibrate(self, support: Rows) -> bool:
         """Set step sizes such that the first step moves the untrained policies by a small, fixed divergence, if any does.
@@ -244,13 +293,16 @@ class Learner:
         tasks = [self.family.sample(rng) for _ in range(s.tasks_per_batch)]
         with contextlib.closing(self.family.batch(tasks, s.episodes)) as batch:
             theta = expand(self.parameters.moving, len(tasks))
-            found = self.actor.run(batch, theta, s.episodes, self.family.horizon, rng)
+            size = sum(p.numel() for p in self.parameters.moving.values())
+            with threads_for(size, s.tasks_per_batch * s.episodes * self.family.horizon):
+                found = self.actor.run(batch, theta, s.episodes, self.family.horizon, rng)
         seen = found.observations[found.mask > 0].double()
         deviation = seen.std(0, unbiased=False)
         constant = self.actor.functional.constant
         constant["mean"] = seen.mean(0).to(constant["mean"].dtype)
         # What hardly varies is left as it is, rather than blown up.
-        scale = torch.where(deviation > LEAST_DEVIATION, 1 / deviation, torch.ones_like(deviation))
+        least = LEAST_DEVIATION * seen.abs().amax(0).clamp(min=1e-300)
+        scale = torch.where(deviation > least, 1 / deviation, torch.ones_like(deviation))
         constant["scale"] = scale.to(constant["scale"].dtype)
         return found.n_steps
 

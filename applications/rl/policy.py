@@ -10,63 +10,46 @@ import contextlib
 import copy
 import logging
 import math
-import time
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
-from gymnasium.spaces import Space
 from sklearn.base import BaseEstimator
 
-from fewshot.adaptation import Adaptation, Tensors
-from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedError
+from fewshot.adaptation import Tensors
+from fewshot.errors import DivergenceError, InvalidDataError, InvalidParameterError, NotFittedError
 from fewshot.kernels import LoopKernels
 from fewshot.metagradient import MetaParameters, expand
 from fewshot.threads import threads_for
 from fewshot.training.callbacks import CallbackSupportMixin, progress_bar, report_rounds, with_callbacks
 
 from ._native import check_count
-from .actor import Actor
+from .actor import NotFiniteError, check_parameters
 from .adaptation_report import AdaptationReport
 from .budget import Budget
-from .building import build_functional, build_network, distribution_for
-from .learner import Learner, LearnerSettings
+from .learner import LearnerSettings
 from .networks import PolicyNetwork
+from .policy_settings import PolicySettings
 from .protocols import Family
 from .recorded import RecordedEpisodes
 from .rollouts import ActionFilter
 from .sources import as_family, as_one_task
-from .spaces import check_spaces, encode_observations, to_actions
+from .spaces import check_spaces, differ, encode_observations, to_actions
+from .training import Training
 from .trajectories import Trajectories
 
 __all__ = ["MAMLPolicy"]
 
 logger = logging.getLogger("fewshot")
 
-UNCALIBRATED = 0.1  # inner step size that calibration begins with
+MOST_APART = math.log(2)  # median difference of log-probabilities at which episodes are those of another policy
 # Branches of the random numbers of one seed.
 FIT, ADAPT, EVALUATE, RECORD, ACT = range(5)
 APART = 0x5EED  # from what users draw from the bare seed, or from generators that they spawn from it
-
-
-@dataclass
-class _Training:
-    """An interrupted training."""
-
-    learner: Learner
-    network: PolicyNetwork
-    rng: np.random.Generator
-    measured: int  # time steps before the first iteration
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    @property
-    def env_steps(self) -> int:
-        """Time steps so far."""
-        return self.measured + int(sum(row["env_steps"] for row in self.history))
 
 
 class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
@@ -83,7 +66,7 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
         Between them.
     log_std : float, default=-0.5
         Starting value of the logarithm of the standard deviations of a Box's actions, in units in which its finite bounds are
-        -1 and 1. It is learned and adapted like all parameters.
+        -1 and 1; above -6.9. It is learned and adapted like all parameters.
     inner_steps : int, default=1
         Policy-gradient steps that meta-training looks ahead.
     inner_lr : float, default=None
@@ -102,8 +85,8 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
         What moves the initial parameters: a step inside a trust region (MAML), several steps along a clipped surrogate (ProMP), or
         one step of Adam. See :mod:`fewshot.applications.rl.outer_steps`.
     max_kl : float, default=0.02
-        With "trpo" and "ppo": bound of the mean divergence of the adapted policies in an iteration; with "ppo" of the initial
-        ones, too.
+        With "trpo" and "ppo": bound of the mean divergence of the adapted policies in an iteration, measured on five of its tasks;
+        with "ppo" of the initial ones, too.
     clip : float, default=0.2
         With "ppo": probability ratios are clipped to 1 - clip and 1 + clip.
     outer_lr : float, default=0.01
@@ -117,12 +100,13 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
     gae_lambda : float, default=0.97
         Of generalised advantage estimation: 0 trusts the baseline, 1 the returns.
     normalise_observations : bool, default=True
-        Standardise observations by the mean and deviation that the first iteration met.
+        Standardise observations of a Box by the mean and deviation that the untrained policy met.
     engine : {"auto", "loop", "vectorized", "compiled"}, default="auto"
-        What takes meta-gradients, see :class:`fewshot.MAMLRegressor`.
+        What takes meta-gradients, see :class:`fewshot.MAMLRegressor`. Acting and adapting many tasks at once are always vectorised,
+        so a network of one's own must not draw random numbers or decide by the values that it sees.
     warm_start : bool, default=False
-        Go on with an interrupted, or from an earlier, training: with its network, surrogate, `outer`, `order` and discounting, and
-        with `max_kl`, `outer_lr` and the sizes of batches as they are now.
+        Go on with an interrupted, or from an earlier, training: with `max_kl`, `outer_lr` and the sizes of batches as they are now,
+        and all else as it was. A policy from a file, a copy or an adapted one goes on from its (initial) parameters.
     random_state : int or None, default=None
         Seed of everything random. With an int, training with `total_env_steps`, adapting and evaluating give the same
         result each time.
@@ -238,6 +222,10 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
         ------
         InvalidParameterError
             If a setting, a space or the budget cannot be used.
+        EnvironmentFailedError
+            If an environment raises an error or gives numbers that are none.
+        DivergenceError
+            If too many iterations in a row find nothing finite to learn from.
         """
         with progress_bar(self, shown=bool(self.verbose)):
             return self._fit_meta(family, total_env_steps, max_time)
@@ -249,32 +237,31 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
         budget = Budget(total_env_steps, max_time)
         source = as_family(family)
         check_spaces(source.observation_space, source.action_space)
-        settings = self._learner_settings()
-        training = self._training_to_go_on(source, settings) or self._begin(source, settings, budget)
-        size = sum(p.numel() for p in training.learner.parameters.moving.values())
+        settings, how = self._policy_settings(), self._learner_settings()
+        training = self._start(source, settings, how, budget)
         over = bool(training.history) and budget.is_spent(training.env_steps)
-
-        def fitted() -> dict[str, Any]:
-            return self._fitted_attributes(training, source)
-
         try:
             with (
-                threads_for(size, settings.tasks_per_batch * settings.episodes * source.horizon),
-                report_rounds(self, None, family, None, fitted) as on_round,
+                threads_for(_size(training.learner.parameters), how.tasks_per_batch * how.episodes * source.horizon),
+                report_rounds(self, None, family, None, training.fitted_attributes) as on_round,
             ):
                 while not over:
-                    self._iterate(training)
-                    logger.debug(_line(training))
+                    training.iterate()
                     over = budget.is_spent(training.env_steps)
                     over = on_round(training, len(training.history) - 1, last=over) or over
         except BaseException as error:
             # Hours of training are not lost to one bad episode, nor what was trained before to a start that was broken off.
             if training.history or (isinstance(error, KeyboardInterrupt) and not hasattr(self, "_meta")):
                 logger.info("stopped after %d iterations; warm_start=True goes on", training.learner.done)
-                self._keep(training, source)
+                self._keep(training)
             raise
-        self._keep(training, source)
+        self._keep(training)
         return self
+
+    def _policy_settings(self) -> PolicySettings:
+        own = {field.name: getattr(self, field.name) for field in fields(PolicySettings)}
+        clip = PolicySettings(clip=self.clip).clip  # checked even where it is of no use
+        return PolicySettings(**own | {"clip": clip if self.outer == "ppo" else None})
 
     def _learner_settings(self) -> LearnerSettings:
         return LearnerSettings(
@@ -284,112 +271,29 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
             order=self.order,
             max_kl=self.max_kl,
             outer_lr=self.outer_lr,
+            engine=self.engine,
         )
 
-    def _adaptation(self) -> Adaptation:
-        learn = "tensor" if self.learn_step_sizes is None else self.learn_step_sizes
-        start = UNCALIBRATED if self.inner_lr is None else self.inner_lr
-        return Adaptation(self.inner_steps, start, learn_step_sizes=learn, half_trust=None)
-
-    def _rng(self, branch: int) -> np.random.Generator:
+    def _rng(self, *branch: int) -> np.random.Generator:
         seed = self.random_state
         if not (seed is None or (isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0)):
             raise InvalidParameterError(f"random_state: got {seed!r}; expected an integer of at least 0, or None.")
-        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(APART, branch)))
+        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(APART, *branch)))
 
-    def _begin(self, family: Family, settings: LearnerSettings, budget: Budget) -> _Training:
-        rng = self._rng(FIT)
-        for name in ("discount", "gae_lambda", "later_step_factor", "clip"):
-            value, least = getattr(self, name), 0 if name in ("discount", "gae_lambda") else 1e-6
-            if not (isinstance(value, int | float | np.number) and least <= value <= 1):
-                raise InvalidParameterError(
-                    f"{name}: got {value!r}; expected a number from 0 to 1{'' if not least else ', not 0'}."
-                )
-        for name, value in (("log_std", self.log_std), ("inner_lr", 1.0 if self.inner_lr is None else self.inner_lr)):
-            if not (isinstance(value, int | float | np.number) and math.isfinite(value)):
-                raise InvalidParameterError(f"{name}: got {value!r}; expected a finite number.")
-        network, actor = self._build(family.observation_space, family.action_space, int(rng.integers(2**31)))
-        most = settings.tasks_per_batch * settings.episodes * family.horizon * (self.inner_steps + 1)
-        learner = Learner(
-            actor,
-            family,
-            settings,
-            engine=self.engine,
-            planned=budget.iterations(most),
-            calibrate=self.inner_lr is None,
-        )
-        measured = learner.measure_observations(rng) if self.normalise_observations else 0
-        return _Training(learner, network, rng, measured)
-
-    def _build(self, observation_space: Space[Any], action_space: Space[Any], seed: int) -> tuple[PolicyNetwork, Actor]:
-        """Build the network for some spaces, and what acts with it."""
-        network = build_network(
-            self.module,
-            observation_space,
-            action_space,
-            hidden=self.hidden,
-            activation=self.activation,
-            log_std=self.log_std,
-            seed=seed,
-        )
-        distribution = distribution_for(action_space)
-        clip = self.clip if self.outer == "ppo" else None
-        functional = build_functional(network, distribution, self.surrogate, clip)
-        adaptation = self._adaptation()
-        return network, Actor(
-            functional, distribution, adaptation, self.discount, self.gae_lambda, self.later_step_factor
-        )
-
-    def _training_to_go_on(self, family: Family, settings: LearnerSettings) -> _Training | None:
-        training: _Training | None = getattr(self, "_training", None)
-        if not self.warm_start or training is None:
-            return None
-        known = training.learner.family
-        if (known.observation_space, known.action_space) != (family.observation_space, family.action_space):
-            raise InvalidParameterError(
-                "family: its spaces are not those of the training to go on with; pass warm_start=False to begin anew."
-            )
-        training.learner.go_on(family, settings)
+    def _start(self, family: Family, settings: PolicySettings, how: LearnerSettings, budget: Budget) -> Training:
+        """Begin a training, or go on with one."""
+        if not (self.warm_start and hasattr(self, "_meta")):
+            return Training.begin(settings, family, how, budget, self._rng(FIT))
+        training: Training | None = getattr(self, "_training", None)
+        if training is None:
+            return Training.resume(self, settings, family, how, budget, self._rng(FIT, self.n_iter_))
+        training.go_on(family, settings, how)
         return training
 
-    def _iterate(self, training: _Training) -> None:
-        learner = training.learner
-        before, done, began = training.rng.bit_generator.state, learner.done, time.perf_counter()
-        try:
-            learner.iterate(training.rng)
-        finally:
-            if learner.done == done:
-                training.rng.bit_generator.state = before  # the unfinished iteration is drawn again
-            else:  # done, though an interruption may have come right after
-                found = learner.last
-                row: dict[str, float] = {"iteration": learner.done, "env_steps": found.env_steps}
-                row |= {f"return_{k}": value for k, value in enumerate(found.returns)}
-                row |= {"loss": found.loss, "kl": found.kl, "seconds": time.perf_counter() - began}
-                training.history.append(row)
-
-    def _keep(self, training: _Training, family: Family) -> None:
+    def _keep(self, training: Training) -> None:
         for name in ("adaptation_report_", "_act_generator"):  # of what it was before
             self.__dict__.pop(name, None)
-        self.__dict__.update(self._fitted_attributes(training, family), _training=training)
-
-    def _fitted_attributes(self, training: _Training, family: Family) -> dict[str, Any]:
-        learner = training.learner
-        flat = {
-            name: value.clone() for name, value in learner.parameters.to().flat().items()
-        }  # training goes on in place
-        meta = MetaParameters.from_flat(flat)
-        return {
-            "observation_space_": family.observation_space,
-            "action_space_": family.action_space,
-            "horizon_": family.horizon,
-            "history_": pd.DataFrame(training.history),
-            "n_iter_": learner.done,
-            "n_env_steps_": training.env_steps,
-            "_meta": meta,
-            "_theta": meta.moving,
-            "_network": training.network,
-            "_actor": learner.actor,
-        }
+        self.__dict__.update(training.fitted_attributes(), _training=training)
 
     # -------------------------------------------------------------------------------------------- adapting
 
@@ -418,7 +322,7 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
             mean return: the unadapted one, if none is higher. Recorded episodes leave nothing to run.
         action_filter : callable, default=None
             ``(observations, actions) -> actions``, called before each step of the environment with observations of shape
-            (1, episodes, n_observed): what is not safe is replaced.
+            (1, episodes, n_observed): what is not safe is replaced. It returns an array of the shape of `actions`.
 
         Returns
         -------
@@ -431,6 +335,13 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
             If :meth:`fit_meta` was not called before.
         InvalidDataError
             If the environment's spaces are not those of meta-training.
+        DivergenceError
+            If a step leads to parameters that are not finite.
+
+        Warns
+        -----
+        UserWarning
+            If recorded episodes have other log-probabilities than this policy gives.
         """
         self._check_fitted("adapt")
         episodes, steps = check_count("episodes", episodes), check_count("steps", steps)
@@ -442,6 +353,7 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
                     "policy."
                 )
             found = env.trajectories(self.observation_space_, self.action_space_)
+            self._check_recorded(path[0], found)
             return self._adapted(self._step(path[0], found, 0), AdaptationReport.of_recorded(len(env)))
         rng, stages, after = self._rng(ADAPT), [], None
         options = {"action_filter": action_filter}
@@ -459,7 +371,32 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
 
     def _step(self, theta: Tensors, found: Trajectories, k: int) -> Tensors:
         actor = self._actor
-        return actor.step(LoopKernels(actor.functional), self._meta, theta, actor.rows(found), k)
+        after = actor.step(LoopKernels(actor.functional), self._meta, theta, actor.rows(found), k)
+        try:
+            check_parameters(after)
+        except NotFiniteError as error:
+            raise DivergenceError(
+                f"env: got episodes from which {error}; expected rewards and observations of moderate size; train with a smaller "
+                "inner_lr, or scale what the environment gives."
+            ) from error
+        return after
+
+    def _check_recorded(self, theta: Tensors, found: Trajectories) -> None:
+        """Warn of log-probabilities that are not those of the policy that adapts."""
+        actor = self._actor
+        x, valid = found.observations.flatten(1, 2), found.mask > 0
+        with torch.no_grad():
+            output = actor.forward.bind(theta, {}, actor.functional.constant, x)(x)
+            own = actor.distribution.log_prob(output, found.actions.flatten(1, 2)).view_as(found.log_probs)
+        apart = (own - found.log_probs)[valid].abs().median().item()
+        if not apart < MOST_APART:
+            warnings.warn(
+                f"log_probs: got values that differ from those of this policy by {apart:.2g} (median), a factor of "
+                f"{math.exp(min(apart, 700)):.2g} in probability; expected episodes of the policy before adapting, and "
+                "log-probabilities in units in which the finite bounds of a Box are -1 and 1; record them by MAMLPolicy.record.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _adapted(self, theta: Tensors, report: AdaptationReport) -> MAMLPolicy:
         new = copy.copy(self)
@@ -473,13 +410,16 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
     def _episodes_in(self, env: Any, episodes: int) -> Iterator[Callable[..., Trajectories]]:
         """Give a function ``(theta, rng, **options) -> Trajectories`` that runs so many episodes in an environment."""
         family = as_one_task(env, horizon=self.horizon_)
-        for name in ("observation_space", "action_space"):
+        name = differ((family.observation_space, family.action_space), (self.observation_space_, self.action_space_))
+        if name is not None:
             got, expected = getattr(family, name), getattr(self, f"{name}_")
-            if got != expected:
-                raise InvalidDataError(f"env: its {name} is {got}; the policy was trained with {expected}.")
+            raise InvalidDataError(f"env: its {name} is {got}; the policy was trained with {expected}.")
         task = family.sample(np.random.default_rng(0))
         slots = min(episodes, getattr(env, "num_envs", episodes))  # a vector environment may have fewer
-        with contextlib.closing(family.batch([task], slots)) as batch:
+        with (
+            contextlib.closing(family.batch([task], slots)) as batch,
+            threads_for(_size(self._meta), slots * family.horizon),
+        ):
 
             def run(theta: Tensors, rng: np.random.Generator, **options: Any) -> Trajectories:
                 rounds = [
@@ -508,7 +448,9 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
             In the action space, within its bounds.
         """
         self._check_fitted("predict")
-        observed, actor = encode_observations(self.observation_space_, obs), self._actor
+        remedy = "give what an environment of meta-training gives"
+        observed = encode_observations(self.observation_space_, obs, name="obs", remedy=remedy)
+        actor = self._actor
         if observed.ndim > 2:
             raise InvalidDataError(
                 f"obs: got shape {np.shape(obs)}; expected one observation of {self.observation_space_}, or several in a row."
@@ -531,7 +473,9 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
             self._act_generator = torch.Generator().manual_seed(int(self._rng(ACT).integers(2**63)))
         return self._act_generator
 
-    def evaluate(self, env: Any, episodes: int = 20, deterministic: bool = False) -> npt.NDArray[np.float64]:
+    def evaluate(
+        self, env: Any, episodes: int = 20, deterministic: bool = False, action_filter: ActionFilter | None = None
+    ) -> npt.NDArray[np.float64]:
         """Run episodes and return what they brought.
 
         Parameters
@@ -542,6 +486,8 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
             How many.
         deterministic : bool, default=False
             Take the most likely actions.
+        action_filter : callable, default=None
+            As of :meth:`adapt`.
 
         Returns
         -------
@@ -549,10 +495,10 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
             Undiscounted returns.
         """
         self._check_fitted("evaluate")
-        found = self._act_in(env, episodes, EVALUATE, deterministic=deterministic)
+        found = self._act_in(env, episodes, EVALUATE, deterministic=deterministic, action_filter=action_filter)
         return found.returns()[0].double().numpy()
 
-    def record(self, env: Any, episodes: int = 20) -> RecordedEpisodes:
+    def record(self, env: Any, episodes: int = 20, action_filter: ActionFilter | None = None) -> RecordedEpisodes:
         """Run episodes and return them in the form that :meth:`adapt` takes, with the log-probabilities of the actions.
 
         Parameters
@@ -561,9 +507,11 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
             Where to act.
         episodes : int, default=20
             How many.
+        action_filter : callable, default=None
+            As of :meth:`adapt`. What is recorded is what the policy chose; the filter counts as part of the environment.
         """
         self._check_fitted("record")
-        found = self._act_in(env, episodes, RECORD)
+        found = self._act_in(env, episodes, RECORD, action_filter=action_filter)
         return RecordedEpisodes.of(found, self.observation_space_, self.action_space_)
 
     def _act_in(self, env: Any, episodes: int, branch: int, **options: Any) -> Trajectories:
@@ -589,7 +537,5 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
             raise NotFittedError(f"{what}: this MAMLPolicy is not meta-trained yet; call fit_meta first.")
 
 
-def _line(training: _Training) -> str:
-    row = training.history[-1]
-    returns = ", ".join(f"{value:.1f}" for name, value in row.items() if name.startswith("return_"))
-    return f"iteration {row['iteration']:.0f}, {training.env_steps:,} steps: return {returns}"
+def _size(parameters: MetaParameters) -> int:
+    return sum(p.numel() for p in parameters.moving.values())

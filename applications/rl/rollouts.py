@@ -19,6 +19,7 @@ from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_leaves
 
 from fewshot.adaptation import Tensors
+from fewshot.errors import InvalidParameterError
 from fewshot.functional import differentiable_forward
 from fewshot.recording import Recorded
 
@@ -28,7 +29,9 @@ from .protocols import EpisodeBatch
 from .spaces import action_map, encode_observations, n_observed
 from .trajectories import Trajectories
 
-__all__ = ["BatchedForward", "collect"]
+__all__ = ["ActionFilter", "BatchedForward", "collect"]
+
+MAX_RECORDS = 24  # of one network: the oldest makes room
 
 ActionFilter = Callable[[npt.NDArray[Any], npt.NDArray[Any]], npt.NDArray[Any]]
 
@@ -46,6 +49,9 @@ class BatchedForward:
         self.network = network
         self._recorded: dict[Any, tuple[Callable[..., Any], Callable[..., Any]] | None] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"network": self.network, "_recorded": {}}  # records are made again in no time
+
     def bind(self, moving: Tensors, shared: Tensors, constant: Tensors, x: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the pass for given parameters and inputs of the shape of `x`.
 
@@ -61,6 +67,8 @@ class BatchedForward:
         arguments = dict(moving), dict(shared), dict(constant)
         key = tuple((t.shape, t.dtype) for t in (x, *tree_leaves(arguments)))
         if key not in self._recorded:
+            if len(self._recorded) >= MAX_RECORDS:
+                self._recorded.pop(next(iter(self._recorded)))
             try:
                 with differentiable_forward():  # one thread at a time: another's weights would stay in the record
                     self._recorded[key] = Recorded(self._forward, (x, *arguments)).split(1)
@@ -81,6 +89,21 @@ class BatchedForward:
     def _one(self, moving: Tensors, shared: Tensors, constant: Tensors, x: Tensor) -> Tensor:
         out: Tensor = functional_call(self.network, (moving, shared, constant), (x,))
         return out
+
+
+def _filtered(action_filter: ActionFilter, seen: npt.NDArray[Any], actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Let a user's filter replace actions."""
+    if not callable(action_filter):
+        raise InvalidParameterError(
+            f"action_filter: got {type(action_filter).__name__}; expected a function (observations, actions) -> actions."
+        )
+    found = np.asarray(action_filter(seen, actions.copy()))
+    if found.shape != actions.shape or not np.can_cast(found.dtype, actions.dtype, "same_kind"):
+        raise InvalidParameterError(
+            f"action_filter: returned {found.dtype} of shape {found.shape}; expected {actions.dtype} of shape {actions.shape}, an "
+            "action for each that it was given."
+        )
+    return found
 
 
 def collect(
@@ -146,7 +169,7 @@ def collect(
             observations[t], mask[t] = now, alive
             taken = to_actions(raw.numpy())
             if action_filter is not None:
-                taken = action_filter(now, taken)
+                taken = _filtered(action_filter, now, taken)
             after, rewards[t], terminated, truncated = batch.step(taken)
             now = encode_observations(seen, after)
             ends = (terminated | truncated) & alive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from fewshot.persistence._estimators import describe_module
 
 from .adaptation_report import AdaptationReport
 from .policy import MAMLPolicy
+from .policy_settings import PolicySettings
 
 __all__ = ["space_from", "space_state"]
 
@@ -59,6 +61,8 @@ def _to_state(policy: MAMLPolicy) -> dict[str, dict[str, Any]]:
         "action": space_state(policy.action_space_),
     }
     state["network"] = {"constant": policy._actor.functional.constant}
+    settings = {field.name: getattr(policy._settings, field.name) for field in fields(PolicySettings)}
+    state["settings"] = {**settings, "module": describe_module(policy._settings.module)}
     return state
 
 
@@ -76,7 +80,8 @@ def _from_state(cls: type, state: Mapping[str, Mapping[str, Any]]) -> MAMLPolicy
     policy.observation_space_ = space_from(state["spaces"]["observation"])
     policy.action_space_ = space_from(state["spaces"]["action"])
     constant = dict(state["network"]["constant"])
-    policy._network, policy._actor = policy._build(policy.observation_space_, policy.action_space_, seed=0)
+    policy._settings = PolicySettings(**state["settings"])
+    policy._network, policy._actor = policy._settings.build(policy.observation_space_, policy.action_space_, seed=0)
     network = policy._network
     shapes = {name: t.shape for name, t in network.state_dict().items()}
     stored = {name: t.shape for name, t in {**policy._meta.moving, **constant}.items()}

@@ -112,3 +112,15 @@ def test_tasks_do_not_touch_each_other(found):
     for t in range(2):
         torch.testing.assert_close(advantages(found.task(t)), both[t : t + 1])
     torch.testing.assert_close(advantages(Trajectories.join([found.task(0), found.task(1)])), both)
+
+
+def test_wide_observations_leave_a_baseline_of_time(found, monkeypatch):
+    from fewshot.applications.rl import advantages as module
+
+    without = Trajectories(
+        **{**vars(found), "observations": found.observations[..., :0], "last_observations": torch.zeros(2, 3, 0)}
+    )
+    expected = linear_baseline(without, DISCOUNT)
+    assert not torch.allclose(linear_baseline(found, DISCOUNT)[0], expected[0])
+    monkeypatch.setattr(module, "WIDEST", 1)
+    torch.testing.assert_close(linear_baseline(found, DISCOUNT), expected)

@@ -21,7 +21,7 @@ def learner_of(family=FAMILY, **settings):
     """A learner before its first iteration."""
     policy = MAMLPolicy(**SETTINGS | settings)
     policy.tasks_per_batch, policy.episodes = 4, 5
-    _, actor = policy._build(family.observation_space, family.action_space, seed=0)
+    _, actor = policy._policy_settings().build(family.observation_space, family.action_space, seed=0)
     return Learner(actor, family, policy._learner_settings(), calibrate=policy.inner_lr is None)
 
 

@@ -1,5 +1,7 @@
 """The policy estimator as its users see it."""
 
+import dataclasses
+
 import gymnasium
 import numpy as np
 import pytest
@@ -136,7 +138,7 @@ def test_going_on_with_other_settings():
     learner = policy._training.learner
     policy.set_params(max_kl=1e-6, tasks_per_batch=2, outer_lr=0.5).fit_meta(FAMILY, total_env_steps=2000)
     assert policy._training.learner is learner and learner.outer.max_kl == 1e-6 and policy.n_iter_ > 1
-    assert policy.history_["kl"].iloc[1:].max() <= 1e-6
+    assert 0 < policy.history_["kl"].iloc[1:].max() <= 1e-6
     assert policy.history_["env_steps"].iloc[1] <= 2 * 4 * 15 * 2
     for name, value in (("outer", "adam"), ("order", "first")):
         with pytest.raises(InvalidParameterError, match=f"{name}: got '{value}' to go on with .* that began with"):
@@ -166,8 +168,16 @@ def test_observations_are_standardised_once(policy, env):
     assert not torch.equal(policy.module_.scale, torch.ones(2))
     adapted = policy.adapt(env, episodes=2)
     assert torch.equal(adapted.module_.scale, policy.module_.scale)
+    far = policy.module_(torch.tensor([[1e6, -1e6], [1e9, -1e9]]))
+    assert torch.equal(far[0], far[1])  # beyond ten deviations all is equally far
     plain = MAMLPolicy(**SMALL | {"normalise_observations": False}).fit_meta(FAMILY, total_env_steps=1)
     assert torch.equal(plain.module_.scale, torch.ones(2)) and torch.equal(plain.module_.mean, torch.zeros(2))
+
+
+def test_one_of_several_values_is_not_standardised():
+    """A rare one would arrive as a number of its own size."""
+    policy = MAMLPolicy(**SMALL).fit_meta("FrozenLake-v1", total_env_steps=1)
+    assert torch.equal(policy.module_.scale, torch.ones(16)) and torch.equal(policy.module_.mean, torch.zeros(16))
 
 
 # ------------------------------------------------------------------------------------------------ adapting
@@ -338,6 +348,43 @@ def test_actions_can_be_filtered_while_adapting(policy, env):
     assert set(seen) == {(1, 3, 2)}
 
 
+def test_what_a_filter_returns_is_checked(policy, env):
+    for call in (policy.adapt, policy.evaluate, policy.record):
+        with pytest.raises(InvalidParameterError, match="action_filter: got int; expected a function"):
+            call(env, episodes=2, action_filter=3)
+        with pytest.raises(
+            InvalidParameterError, match=r"action_filter: returned object of shape \(\); expected float32"
+        ):
+            call(env, episodes=2, action_filter=lambda observations, actions: None)
+    discrete = MAMLPolicy(**SMALL).fit_meta("CartPole-v1", total_env_steps=1)
+    with pytest.raises(InvalidParameterError, match="action_filter: returned float64 of shape .* expected int64"):
+        discrete.evaluate(gymnasium.make("CartPole-v1"), 2, action_filter=lambda observations, actions: 0.5 * actions)
+
+
+def test_filtered_actions_are_those_of_the_environment(policy, env):
+    def still(observations, actions):
+        actions[...] = 0  # in place, which is none of the policy's business
+        return actions
+
+    np.testing.assert_allclose(policy.evaluate(env, 3, action_filter=still), -15 * 0.5, rtol=1e-5)
+    recorded = policy.record(env, 3, action_filter=still)
+    np.testing.assert_allclose(np.stack(recorded.rewards), -0.5, rtol=1e-5)
+    assert np.abs(np.stack(recorded.raw_actions)).min() > 0
+
+
+def test_log_probabilities_of_another_policy_or_in_other_units_are_noticed(policy, env):
+    recorded = policy.record(env, episodes=4)
+    policy.adapt(recorded)  # no warning, which would be an error
+    other_units = [p - 2 * np.log(0.1) for p in recorded.log_probs]
+    with pytest.warns(
+        UserWarning, match=r"log_probs: got values that differ from .* by 4.6 \(median\), a factor of 1e\+02"
+    ):
+        policy.adapt(dataclasses.replace(recorded, log_probs=other_units))
+    trained = MAMLPolicy(**SMALL | {"random_state": 5, "log_std": 1.5}).fit_meta(FAMILY, total_env_steps=1)
+    with pytest.warns(UserWarning, match="expected episodes of the policy before adapting"):
+        policy.adapt(trained.record(env, episodes=4))
+
+
 def test_a_vector_environment_will_do(policy):
     envs = gymnasium.vector.SyncVectorEnv([lambda: FAMILY.make((0.4, -0.3))] * 4)
     assert policy.evaluate(envs, episodes=6).shape == (6,)
@@ -382,6 +429,24 @@ def test_nothing_works_before_fitting(call, env):
         getattr(MAMLPolicy(), call)(argument)
 
 
+class Deciding(torch.nn.Module):
+    """Takes one of two ways by what it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.layer(x) if x.sum() > 0 else self.layer(-x)
+
+
+def test_a_network_in_double_precision_acts_in_single():
+    policy = MAMLPolicy(torch.nn.Linear(2, 2).double(), tasks_per_batch=3, episodes=4, random_state=0)
+    policy.fit_meta(FAMILY, total_env_steps=1)
+    assert policy.predict([0.1, 0.2]).dtype == np.float32
+    assert {p.dtype for p in policy.module_.parameters()} == {torch.float32}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -397,12 +462,21 @@ def test_nothing_works_before_fitting(call, env):
         ({"activation": "cosine"}, "activation: got 'cosine'"),
         ({"random_state": -1}, "random_state: got -1; expected an integer of at least 0"),
         ({"random_state": 1.5}, "random_state: got 1.5"),
-        ({"log_std": "x"}, "log_std: got 'x'; expected a finite number"),
+        ({"log_std": "x"}, "log_std: got 'x'; expected a finite number above -6.9"),
+        ({"log_std": -8}, "log_std: got -8; expected a finite number above -6.9"),
+        ({"clip": 0}, "clip: got 0; expected a number above 0"),
         ({"inner_lr": np.inf}, "inner_lr: got inf"),
         (
             {"module": torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 2))},
             "module: got one with batch norm",
         ),
+        ({"module": torch.nn.Linear(2, 3)}, r"module: returned \(3, 3\) for 3 observations; expected \(3, 2\)"),
+        ({"module": torch.nn.LSTM(2, 2)}, r"module: returned tuple for 3 observations"),
+        (
+            {"module": torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))},
+            "module: got one that cannot act in several environments at once .* leave out dropout",
+        ),
+        ({"module": Deciding()}, "module: got one that cannot act in several environments at once"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(settings, message):

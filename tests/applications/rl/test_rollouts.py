@@ -160,3 +160,22 @@ def test_a_pass_is_recorded_once_for_all_parameters():
     assert module.calls == calls, "the pass was not recorded"
     other = {k: 2 * v for k, v in moving.items()}
     torch.testing.assert_close(forward.bind(other, {}, {}, x)(x), 2 * expected)
+
+
+def test_records_are_bounded_and_stay_at_home(monkeypatch):
+    """Each number of rows needs one of its own; a policy in a file needs none."""
+    import pickle
+
+    from fewshot.applications.rl import rollouts
+
+    monkeypatch.setattr(rollouts, "MAX_RECORDS", 3)
+    functional = FunctionalModule(network(Gaussian(1)), None, "all", 2)
+    forward = BatchedForward(functional.skeleton)
+    theta = {k: v[None] for k, v in functional.moving.items()}
+    for n in (1, 2, 3, 4, 5, 4):
+        x = torch.randn(1, n, 2)
+        expected = functional.output(functional.moving, {}, functional.constant, x[0])
+        torch.testing.assert_close(forward.bind(theta, {}, functional.constant, x)(x)[0], expected)
+    assert len(forward._recorded) == 3
+    size = len(pickle.dumps(BatchedForward(functional.skeleton)))
+    assert len(pickle.dumps(forward)) == size

@@ -10,7 +10,7 @@ correction of E-MAML adds (Stadie et al. 2018).
 import pytest
 import torch
 
-from fewshot.applications.rl.distributions import Categorical
+from fewshot.applications.rl.distributions import Categorical, Gaussian
 from fewshot.applications.rl.surrogates import SURROGATES, Surrogate, pack
 from fewshot.errors import InvalidParameterError
 
@@ -107,3 +107,30 @@ def test_lvc_clipped_is_ppo():
 def test_an_unknown_surrogate_is_named():
     with pytest.raises(InvalidParameterError, match="surrogate: got 'lcv'; expected one of 'lvc'"):
         Surrogate(Categorical(2), "lcv")
+
+
+@pytest.mark.parametrize("kind", SURROGATES)
+def test_rows_that_fill_up_change_nothing_however_narrow_the_policy(kind):
+    """Their actions of 0 are infinitely unlikely under it, or likely beyond all numbers."""
+    surrogate, g = Surrogate(Gaussian(2), kind), torch.Generator().manual_seed(0)
+    mean, log_std = torch.randn(9, 2, generator=g), torch.full((9, 2), -6.0)
+    action = mean + log_std.exp() * torch.randn(9, 2, generator=g)
+    output = torch.cat([mean, log_std], -1)
+    log_prob = Gaussian(2).log_prob(output, action) + 0.1
+    place = torch.tensor([1, 2, 2, 1, 2, 1, 2, 2, 2])
+    kept = torch.tensor([0, 1, 2, 6, 7, 12, 13, 14, 15])  # three episodes of 3, 2 and 4 rows, filled up to 6 each
+    advantage = torch.randn(9, generator=g)
+
+    def loss(output, target, weight):
+        return (surrogate(output, target) * weight).sum()
+
+    def filled(values):
+        return torch.zeros(18, *values.shape[1:]).index_copy(0, kept, values)
+
+    plain = torch.func.grad_and_value(loss)(output, pack(action, log_prob, advantage, place), torch.ones(9))
+    target = pack(filled(action), filled(log_prob), filled(advantage), filled(place.float()))
+    wide = output[torch.arange(18).clamp(max=8)].index_copy(0, kept, output)
+    gradient, value = torch.func.grad_and_value(loss)(wide, target, filled(torch.ones(9)))
+    assert plain[0].isfinite().all() and plain[0].abs().max() > 0
+    torch.testing.assert_close(value, plain[1])
+    torch.testing.assert_close(gradient[kept], plain[0])
