@@ -37,12 +37,10 @@ def returns_to_go(rewards: Tensor, discount: float) -> Tensor:
     >>> returns_to_go(torch.tensor([1.0, 1.0, 1.0]), 0.5)
     tensor([1.7500, 1.5000, 1.0000])
     """
-    out = torch.empty_like(rewards)
-    total = torch.zeros_like(rewards[..., 0])
-    for t in reversed(range(rewards.shape[-1])):
-        total = rewards[..., t] + discount * total
-        out[..., t] = total
-    return out
+    total = rewards.movedim(-1, 0).clone(memory_format=torch.contiguous_format)  # a time step is one piece of memory
+    for t in reversed(range(len(total) - 1)):
+        total[t] += discount * total[t + 1]
+    return total.movedim(0, -1).contiguous()
 
 
 def _features(x: Tensor, time: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ information of the adapted policies, J the derivative of the adapted parameters 
 of it is products with symmetric second derivatives of losses of rows, so nothing is unrolled.
 
 Conjugate gradients need many such products and no accuracy: they run on a part of the rows, and the product is recorded once as
-a single graph, in which what the Hessians of one step have in common is computed once.
+a graph, in which what the Hessians of one step have in common is computed once. What does not depend on the vector, all forward
+passes and gradients, is computed once for all products.
 
 References
 ----------
@@ -63,7 +64,7 @@ class AdaptedFisher:
         self.functional, self.adaptation, self.order, self.damping = functional, adaptation, order, damping
         self._judged = functional.copy()
         self._judged.row_loss = divergence
-        self._recorded: dict[Any, Callable[..., Any]] = {}
+        self._recorded: dict[Any, tuple[Callable[..., Any], Callable[..., Any]] | None] = {}
 
     def product(
         self, parameters: MetaParameters, path: Sequence[Tensors], supports: Sequence[Rows], query: Rows
@@ -103,8 +104,12 @@ class AdaptedFisher:
         key = tuple((t.shape, t.dtype) for t in tree_leaves(arguments))
         if key not in self._recorded:
             self._recorded[key] = _recorded(multiplied, (example, arguments, share))
-        run = self._recorded[key]
-        return lambda vector: run(vector, arguments, share) + self.damping * vector
+        recorded = self._recorded[key]
+        if recorded is None:
+            return lambda vector: multiplied(vector, arguments, share) + self.damping * vector
+        before, after = recorded
+        bound = before(*(t.contiguous() for t in tree_leaves((arguments, share))))
+        return lambda vector: after(vector, *bound)[0] + self.damping * vector
 
     def _of_task(
         self,
@@ -136,14 +141,16 @@ def _curvature(
     return pull_back
 
 
-def _recorded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any]:
-    """Record a function, if it can be."""
+def _recorded(
+    function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+    """Record a function, if it can be, in two parts: what the first argument does not change, and the rest."""
     try:
         with differentiable_forward():
-            return Recorded(function, arguments)
+            return Recorded(function, arguments).split(1)
     except RuntimeError as error:
         logger.debug("trust region: running unrecorded (%s)", error)
-        return function
+        return None
 
 
 def conjugate_gradient(
