@@ -8,6 +8,7 @@ is a family of one task, which is what a policy adapts to. Episodes run side by 
 from __future__ import annotations
 
 import random
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,9 @@ SAMPLE_TASKS = ("sample_tasks", "sample_task")
 FAMILY = ("observation_space", "action_space", "horizon", "sample", "make", "batch", "told")
 
 
-def as_family(source: Any, *, horizon: int | None = None, workers: int | None = None) -> Family:
+def as_family(
+    source: Any, *, horizon: int | None = None, workers: int | None = None, worker_timeout: float | None = None
+) -> Family:
     """Make a family of environments of what a user has.
 
     Parameters
@@ -47,6 +50,8 @@ def as_family(source: Any, *, horizon: int | None = None, workers: int | None = 
         Most time steps of an episode; by default what the environment says.
     workers : int, default=None
         Processes in which single environments run; None for this one.
+    worker_timeout : float, default=None
+        Most seconds that such a process may take for a time step or a reset, as in :class:`~.families.EnvFamily`.
 
     Returns
     -------
@@ -68,12 +73,14 @@ def as_family(source: Any, *, horizon: int | None = None, workers: int | None = 
     >>> as_family(env).make({}).unwrapped.m
     2.0
     """
-    single: dict[str, Any] = {"horizon": horizon, "workers": workers}
+    processes = {"workers": workers, "worker_timeout": worker_timeout}
+    single: dict[str, Any] = {"horizon": horizon, **processes}
     if isinstance(source, VectorEnv):
-        if workers is not None:
-            raise InvalidParameterError(
-                "workers: got a number and a vector environment; expected None; it has its own way to run"
-            )
+        for name, value in processes.items():
+            if value is not None:
+                raise InvalidParameterError(
+                    f"{name}: got a number and a vector environment; expected None; it has its own way to run"
+                )
         return VectorFamily(source, horizon)
     if isinstance(source, gymnasium.Env):
         return _of_env(source, lambda: copy_env(source), single)
@@ -103,8 +110,8 @@ def as_family(source: Any, *, horizon: int | None = None, workers: int | None = 
             "missing, or build an EnvFamily of its make and sample"
         )
     raise InvalidParameterError(
-        f"family: got {source!r}; expected a family, the name of an environment, a gymnasium.Env (with set_task and sample_tasks "
-        "for several tasks), a VectorEnv or a pair (make, sample); build an EnvFamily(make=..., sample=...)"
+        f"family: got {reprlib.repr(source)}; expected a family, the name of an environment, a gymnasium.Env (with set_task and "
+        "sample_tasks for several tasks), a VectorEnv or a pair (make, sample); build an EnvFamily(make=..., sample=...)"
     )
 
 

@@ -117,7 +117,8 @@ def test_names_and_plain_environments():
         assert family.horizon == 500 and family.sample(np.random.default_rng(0)) == {}
         assert family.told({}).shape == (0,)
         assert family.batch([{}], 3).reset(np.random.default_rng(0)).shape == (1, 3, 4)
-    assert as_family("CartPole-v1", horizon=40, workers=2).workers == 2
+    family = as_family("CartPole-v1", horizon=40, workers=2, worker_timeout=9.0)
+    assert (family.workers, family.worker_timeout) == (2, 9.0)
     assert as_family(CartPoleEnv, horizon=12).horizon == 12
 
 
