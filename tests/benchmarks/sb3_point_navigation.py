@@ -22,8 +22,8 @@ import gymnasium
 import numpy as np
 import pandas as pd
 import torch
+from _policies import TEST, VALIDATION
 from gymnasium.wrappers import RescaleAction, TransformObservation, TransformReward
-from point_navigation import FAMILY, STEPS, TEST, VALIDATION
 
 try:
     from stable_baselines3 import PPO
@@ -33,8 +33,9 @@ try:
 except ImportError as error:
     raise SystemExit(f"{error}: this script needs stable-baselines3; pip install 'fewshot[sb3]'") from error
 
-from fewshot.applications.rl import MAMLPolicy, adaptation_curve
+from fewshot.applications.rl import MAMLPolicy, PointNavigation, adaptation_curve
 
+FAMILY, STEPS = PointNavigation(), 3
 EPISODES = 20  # of an update: as many environments, each for the time of one episode
 LEARNING_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 VALIDATION_TASKS = 3
