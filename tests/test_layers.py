@@ -45,6 +45,21 @@ LAYERS = [
     "cli",
     "__main__",
 ]
+# The same inside an application that has grown folders; every file and folder of it has a place.
+INSIDE_APPLICATIONS = {
+    "rl": [
+        "checks",
+        "environments",
+        "learning",
+        "recorded",
+        "adaptation_report",
+        "policy",
+        "saving",
+        "sb3_policy",
+        "evaluation",
+        "displays",
+    ],
+}
 # The package itself re-exports the public names, so it stands above everything but the command line.
 TOP = "fewshot"
 APPLICATIONS, DATASETS = "fewshot.applications", "fewshot.datasets"
@@ -110,8 +125,10 @@ def complaint(name, target, lazy):
             return "the core imports neither applications nor datasets"
         if is_in(target, DATASETS):
             return "applications import the core only, not datasets"
-        if name == APPLICATIONS or name.split(".")[2] == [*target.split("."), ""][2]:
+        if name == APPLICATIONS:
             return None
+        if name.split(".")[2] == [*target.split("."), ""][2]:
+            return complaint_inside(name, target)
         return "applications do not import one another"
     layer = layer_of(target)
     if is_in(name, DATASETS):
@@ -127,6 +144,21 @@ def complaint(name, target, lazy):
     if own == layer or own not in LAYERS or layer not in LAYERS:  # not in the table: reported on its own
         return None
     return None if LAYERS.index(layer) < LAYERS.index(own) else f"{layer} does not stand below {own} in the table"
+
+
+def complaint_inside(name, target):
+    """The same for two modules of one application."""
+    application, *own = name.split(".")[2:]
+    layers, layer = INSIDE_APPLICATIONS.get(application), target.split(".")[3:4]
+    if layers is None or not own or own[:1] == layer:
+        return None
+    if not layer:
+        return "import from the module that holds the name, not from the package, which imports all of them"
+    for part in (own[0], layer[0]):
+        if part not in layers:
+            return f"{part!r} has no place in INSIDE_APPLICATIONS of tests/test_layers.py"
+    below = layers.index(layer[0]) < layers.index(own[0])
+    return None if below else f"{layer[0]} does not stand below {own[0]} in applications/{application}"
 
 
 def violations(root):
@@ -228,6 +260,15 @@ CASES = {
         {"applications/rl/a.py": "import fewshot.datasets"},
         "the core only, not datasets",
     ),
+    "upward inside an application": (
+        {"applications/rl/environments/a.py": "from ..learning.b import c"},
+        "learning does not stand below environments",
+    ),
+    "no place inside an application": (
+        {"applications/rl/novelty.py": "from .checks import c"},
+        "'novelty' has no place in INSIDE_APPLICATIONS",
+    ),
+    "through an application's package": ({"applications/rl/policy.py": "from . import x"}, "not from the package"),
     "datasets to engine": ({"datasets/a.py": "from fewshot.engine import x"}, "datasets import only"),
     "datasets to application": ({"datasets/a.py": "from fewshot.applications import rl"}, "no application"),
     "eager command line": ({"fewshot/cli.py": "import fewshot.datasets"}, "inside functions only"),
@@ -240,7 +281,10 @@ SOUND = {
     "fewshot/cli.py": "import fewshot.report\ndef f():\n  import fewshot.datasets, fewshot.applications.rl",
     "fewshot/__init__.py": "from .tasks import Rows\nfrom .estimators import E",
     "fewshot/training/loop.py": "from ..tasks import Rows\nfrom .validation import v\nimport torch",
-    "applications/rl/a.py": "from fewshot import Rows\nfrom .b import c\nfrom fewshot.engine import run",
+    "applications/rl/__init__.py": "from .policy import P",
+    "applications/rl/learning/a.py": "from fewshot import Rows\nfrom .b import c\nfrom fewshot.engine import run",
+    "applications/rl/policy.py": "from .environments.a import b\nfrom .learning.a import c",
+    "applications/medicine/a.py": "from .b import c",
     "datasets/a.py": "from fewshot.tasks import Rows\nfrom .b import c\nfrom fewshot.episodes import E",
 }
 

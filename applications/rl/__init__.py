@@ -5,23 +5,23 @@ member of it.
 """
 
 from . import saving  # noqa: F401 - it registers what files may hold
-from ._failures import EnvironmentFailedError
-from .adaptation_display import AdaptationCurveDisplay
 from .adaptation_report import AdaptationReport
-from .animation import record_gif
-from .cartpole_goal import CartPoleGoal
-from .checking import check_family
+from .displays.adaptation_display import AdaptationCurveDisplay
+from .displays.animation import record_gif
+from .displays.learning_display import LearningCurveDisplay
+from .displays.trajectory_display import TrajectoryDisplay
+from .environments.cartpole_goal import CartPoleGoal
+from .environments.checking import check_family
+from .environments.failures import EnvironmentFailedError
+from .environments.families import EnvFamily
+from .environments.mujoco_families import ant_direction, half_cheetah_direction, half_cheetah_velocity
+from .environments.point_navigation import PointNavigation
+from .environments.sources import as_family
+from .environments.told import Told
 from .evaluation import adaptation_curve
-from .families import EnvFamily
-from .learning_display import LearningCurveDisplay
-from .mujoco_families import ant_direction, half_cheetah_direction, half_cheetah_velocity
-from .point_navigation import PointNavigation
 from .policy import MAMLPolicy
 from .recorded import RecordedEpisodes
 from .sb3_policy import SB3Policy
-from .sources import as_family
-from .told import Told
-from .trajectory_display import TrajectoryDisplay
 
 __all__ = [
     "AdaptationCurveDisplay",

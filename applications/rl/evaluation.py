@@ -17,11 +17,11 @@ from fewshot.kernels import VectorizedKernels
 from fewshot.metagradient import MetaParameters, expand
 from fewshot.threads import threads_for
 
-from ._native import check_count, check_positive
-from .actor import NotFiniteError, check_parameters
+from .checks import check_count, check_positive
+from .environments.sources import as_family
+from .environments.spaces import differ
+from .learning.actor import NotFiniteError, check_parameters
 from .policy import MAMLPolicy
-from .sources import as_family
-from .spaces import differ
 
 __all__ = ["adaptation_curve"]
 

@@ -27,20 +27,20 @@ from fewshot.metagradient import MetaParameters, expand
 from fewshot.threads import threads_for
 from fewshot.training.callbacks import CallbackSupportMixin, progress_bar, report_rounds, with_callbacks
 
-from ._native import check_count
-from .actor import NotFiniteError, check_parameters
 from .adaptation_report import AdaptationReport
-from .budget import Budget
-from .learner import LearnerSettings
-from .networks import PolicyNetwork
-from .policy_settings import PolicySettings
-from .protocols import Family
+from .checks import check_count
+from .environments.protocols import Family
+from .environments.sources import as_family, as_one_task
+from .environments.spaces import check_spaces, differ, encode_observations, to_actions
+from .learning.actor import NotFiniteError, check_parameters
+from .learning.budget import Budget
+from .learning.learner import LearnerSettings
+from .learning.networks import PolicyNetwork
+from .learning.policy_settings import PolicySettings
+from .learning.rollouts import ActionFilter
+from .learning.training import Training
+from .learning.trajectories import Trajectories
 from .recorded import RecordedEpisodes
-from .rollouts import ActionFilter
-from .sources import as_family, as_one_task
-from .spaces import check_spaces, differ, encode_observations, to_actions
-from .training import Training
-from .trajectories import Trajectories
 
 __all__ = ["MAMLPolicy"]
 
@@ -78,12 +78,12 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
         Part of the last step size that steps past `inner_steps` are taken with. A policy that has found its way needs smaller
         steps than one that has not.
     surrogate : {"lvc", "dice", "reinforce"}, default="lvc"
-        Loss whose derivatives are the policy gradients, see :mod:`fewshot.applications.rl.surrogates`.
+        Loss whose derivatives are the policy gradients, see :mod:`fewshot.applications.rl.learning.surrogates`.
     order : {"exact", "first"}, default="exact"
         Order of the meta-gradient.
     outer : {"trpo", "ppo", "adam"}, default="trpo"
         What moves the initial parameters: a step inside a trust region (MAML), several steps along a clipped surrogate (ProMP), or
-        one step of Adam. See :mod:`fewshot.applications.rl.outer_steps`.
+        one step of Adam. See :mod:`fewshot.applications.rl.learning.outer_steps`.
     max_kl : float, default=0.02
         With "trpo" and "ppo": bound of the mean divergence of the adapted policies in an iteration, measured on five of its tasks;
         with "ppo" of the initial ones, too.

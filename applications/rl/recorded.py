@@ -17,8 +17,8 @@ from gymnasium.spaces import Box, Discrete, Space
 
 from fewshot.errors import InvalidDataError
 
-from .spaces import encode_observations, n_actions, to_actions, to_raw
-from .trajectories import Trajectories
+from .environments.spaces import encode_observations, n_actions, to_actions, to_raw
+from .learning.trajectories import Trajectories
 
 __all__ = ["RecordedEpisodes"]
 

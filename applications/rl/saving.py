@@ -14,8 +14,8 @@ from fewshot.persistence import register
 from fewshot.persistence._estimators import describe_module
 
 from .adaptation_report import AdaptationReport
+from .learning.policy_settings import PolicySettings
 from .policy import MAMLPolicy
-from .policy_settings import PolicySettings
 
 __all__ = ["space_from", "space_state"]
 

@@ -8,9 +8,9 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from fewshot.applications.rl.advantages import returns_to_go
-from fewshot.applications.rl.distributions import Categorical
-from fewshot.applications.rl.surrogates import Surrogate, pack
+from fewshot.applications.rl.learning.advantages import returns_to_go
+from fewshot.applications.rl.learning.distributions import Categorical
+from fewshot.applications.rl.learning.surrogates import Surrogate, pack
 from fewshot.functional import FunctionalModule
 from fewshot.kernels import LoopKernels, VectorizedKernels
 from fewshot.tasks import Rows

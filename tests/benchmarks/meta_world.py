@@ -22,7 +22,7 @@ from _policies import TEST, VALIDATION, Study
 from scipy import stats
 
 from fewshot.applications.rl import MAMLPolicy, Told, adaptation_curve
-from fewshot.applications.rl.metaworld_families import MetaWorldFamily, metaworld_ml1, metaworld_ml10
+from fewshot.applications.rl.environments.metaworld_families import MetaWorldFamily, metaworld_ml1, metaworld_ml10
 
 EPISODES = 10  # to adapt from, and to be judged by
 # Simulation takes nearly all the time, so small batches that are learned from several times.

@@ -25,7 +25,7 @@ from _tabular import ALPHA, F64, STATES, TIME, Process, derivatives, flat
 from torch import Tensor
 
 from fewshot.adaptation import Adaptation
-from fewshot.applications.rl.surrogates import SURROGATES
+from fewshot.applications.rl.learning.surrogates import SURROGATES
 from fewshot.kernels import VectorizedKernels
 from fewshot.metagradient import MetaParameters, inner_loop, meta_gradient
 from fewshot.tasks import Rows

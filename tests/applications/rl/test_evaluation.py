@@ -6,7 +6,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 from fewshot.applications.rl import MAMLPolicy, PointNavigation, Told, adaptation_curve
-from fewshot.applications.rl.advantages import advantages
+from fewshot.applications.rl.learning.advantages import advantages
 from fewshot.errors import DivergenceError, InvalidDataError, InvalidParameterError, NotFittedError
 
 FAMILY = PointNavigation(horizon=15)

@@ -9,7 +9,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from fewshot.applications.rl import EnvFamily, EnvironmentFailedError, MAMLPolicy
-from fewshot.applications.rl._failures import check_finite
+from fewshot.applications.rl.environments.failures import check_finite
 from fewshot.errors import InvalidDataError
 
 SMALL = {"tasks_per_batch": 2, "episodes": 2, "hidden": (4,), "random_state": 0}

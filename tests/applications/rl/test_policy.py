@@ -9,8 +9,8 @@ import torch
 from sklearn.base import clone
 
 import fewshot
-from fewshot.applications.rl.learner import Learner
-from fewshot.applications.rl.point_navigation import PointNavigation
+from fewshot.applications.rl.environments.point_navigation import PointNavigation
+from fewshot.applications.rl.learning.learner import Learner
 from fewshot.applications.rl.policy import MAMLPolicy
 from fewshot.applications.rl.recorded import RecordedEpisodes
 from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedError, SerializationError
@@ -92,7 +92,7 @@ def interrupted_at(monkeypatch, place, name, call):
 
 @pytest.mark.parametrize("where", ["acting", "meta-gradient", "trust region", "optimiser"])
 def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(policy, monkeypatch, where):
-    from fewshot.applications.rl import outer_steps, rollouts
+    from fewshot.applications.rl.learning import outer_steps, rollouts
     from fewshot.engine import Engine
     from fewshot.training.outer import OuterOptimizer
 
@@ -195,7 +195,7 @@ def test_adapting_leaves_the_policy_as_it_was(policy, env):
 
 def test_the_guard_keeps_the_unadapted_policy_where_adapting_does_not_help(policy, env, monkeypatch):
     """With the sign of the step turned round adapting does harm."""
-    from fewshot.applications.rl.actor import Actor
+    from fewshot.applications.rl.learning.actor import Actor
 
     honest = policy.adapt(env, episodes=10)
     assert honest.adaptation_report_.episodes == 20
@@ -215,7 +215,7 @@ def test_the_guard_keeps_the_unadapted_policy_where_adapting_does_not_help(polic
 
 def test_the_guard_keeps_the_best_of_several_steps(policy, env, monkeypatch):
     """The second step is made to do harm."""
-    from fewshot.applications.rl.actor import Actor
+    from fewshot.applications.rl.learning.actor import Actor
 
     original = Actor.step
 

@@ -1,0 +1,1 @@
+"""Pictures of policies: return against adaptation step, learning curves, paths, animated episodes."""
