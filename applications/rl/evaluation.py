@@ -117,10 +117,11 @@ def adaptation_curve(
         threads_for(n, n_tasks * episodes * source.horizon),
     ):
         for step in range(steps + 1):
-            found = actor.run(batch, theta, episodes, source.horizon, rng)
+            found = actor.run(batch, theta, episodes, source.horizon, rng, tasks=tasks)
             scored = found
             if judged is not None:
-                scored = actor.run(judged, theta, episodes, judge.horizon, score_rng, deterministic=deterministic)
+                options = {"deterministic": deterministic, "tasks": tasks}
+                scored = actor.run(judged, theta, episodes, judge.horizon, score_rng, **options)
             mean = {"return": scored.returns().mean(1).numpy(), "length": scored.mask.sum(-1).mean(1).numpy()}
             parts.append(pd.DataFrame({"task": range(n_tasks), "step": step} | mean))
             if step < steps:

@@ -268,7 +268,7 @@ def _episodes(
     values: tuple[Any, ...] = (first, nothing, nothing, nothing)
     for t, action in enumerate([*given, None]):
         seen = encode_observations(source.observation_space, values[0])
-        check_finite(alive[None], t, observation=seen[None], reward=values[1][None])
+        check_finite(alive[None], t, tasks, observation=seen[None], reward=values[1][None])
         row = np.concatenate([seen, np.stack(values[1:], -1)], -1).astype(np.float64)
         row[~alive] = 0.0
         rows.append(row)

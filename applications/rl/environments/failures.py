@@ -111,7 +111,9 @@ def check_actions(actions: npt.NDArray[Any], slots: tuple[int, int], action_spac
         )
 
 
-def check_finite(valid: npt.NDArray[np.bool_], time: int | None, **given: npt.NDArray[Any]) -> None:
+def check_finite(
+    valid: npt.NDArray[np.bool_], time: int | None, tasks: Sequence[Any] | None = None, **given: npt.NDArray[Any]
+) -> None:
     """Refuse numbers that would make all parameters useless.
 
     Parameters
@@ -120,6 +122,8 @@ def check_finite(valid: npt.NDArray[np.bool_], time: int | None, **given: npt.ND
         Which numbers count.
     time : int or None
         After how many time steps the first of them came, 0 for those of a reset; None after the last one of each episode.
+    tasks : sequence, default=None
+        Parameters of the tasks, to name one by.
     **given : ndarray of shape (time, tasks, episodes) or (time, tasks, episodes, n)
         By name.
 
@@ -152,7 +156,8 @@ def check_finite(valid: npt.NDArray[np.bool_], time: int | None, **given: npt.ND
                 if call == "reset"
                 else f"time step {time + t}"
             )
+            where = f"task {task}" if tasks is None else describe_task(task, tasks[task])
             raise EnvironmentFailedError(
-                f"{call}: got {name} {values[t, task, episode].tolist()} in {place} of episode {episode} of task {task}; "
+                f"{call}: got {name} {values[t, task, episode].tolist()} in {place} of episode {episode} of {where}; "
                 "expected finite numbers; mend the environment"
             )

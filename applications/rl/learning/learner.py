@@ -236,13 +236,13 @@ class Learner:
         path, supports = [expand(parameters.moving, len(tasks))], []
         with contextlib.closing(self.family.batch(tasks, s.episodes)) as batch:
             for k in range(actor.adaptation.inner_steps):
-                found.append(actor.run(batch, path[-1], s.episodes, self.family.horizon, rng))
+                found.append(actor.run(batch, path[-1], s.episodes, self.family.horizon, rng, tasks=tasks))
                 supports.append(actor.rows(found[-1]))
                 if calibrate and not k:
                     calibrate = not self._calibrate(supports[0])
                 path.append(actor.step(self.kernels, parameters, path[-1], supports[-1], k))
                 check_parameters(path[-1])
-            found.append(actor.run(batch, path[-1], s.episodes, self.family.horizon, rng))
+            found.append(actor.run(batch, path[-1], s.episodes, self.family.horizon, rng, tasks=tasks))
         query = actor.rows(found[-1])
         if calibrate and not supports:
             calibrate = not self._calibrate(query)
@@ -295,7 +295,7 @@ class Learner:
             theta = expand(self.parameters.moving, len(tasks))
             size = sum(p.numel() for p in self.parameters.moving.values())
             with threads_for(size, s.tasks_per_batch * s.episodes * self.family.horizon):
-                found = self.actor.run(batch, theta, s.episodes, self.family.horizon, rng)
+                found = self.actor.run(batch, theta, s.episodes, self.family.horizon, rng, tasks=tasks)
         seen = found.observations[found.mask > 0].double()
         deviation = seen.std(0, unbiased=False)
         constant = self.actor.functional.constant

@@ -7,7 +7,7 @@ its parameters, its tasks and its generator.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,7 @@ def collect(
     rng: np.random.Generator,
     deterministic: bool = False,
     action_filter: ActionFilter | None = None,
+    tasks: Sequence[Any] | None = None,
 ) -> Trajectories:
     """Run one episode in every slot of a batch.
 
@@ -139,6 +140,8 @@ def collect(
         Take the most likely actions.
     action_filter : callable, default=None
         ``(observations, actions) -> actions`` in the environment's spaces, just before a step: what is not safe is replaced.
+    tasks : sequence, default=None
+        Parameters of the tasks, to name one by.
 
     Returns
     -------
@@ -182,9 +185,9 @@ def collect(
         last[alive] = now[alive]
         steps = t + 1
         seen_alive = mask[:steps] > 0
-        check_finite(seen_alive, 0, observation=observations[:steps])
-        check_finite(seen_alive, 1, reward=rewards[:steps])
-        check_finite(np.ones((1, *slots), np.bool_), None, observation=last[None])
+        check_finite(seen_alive, 0, tasks, observation=observations[:steps])
+        check_finite(seen_alive, 1, tasks, reward=rewards[:steps])
+        check_finite(np.ones((1, *slots), np.bool_), None, tasks, observation=last[None])
         acted = torch.stack(actions)
         log_probs = distribution.log_prob(torch.stack(outputs), acted)
     valid = torch.from_numpy(mask[:steps])
