@@ -1,6 +1,6 @@
 """Ready-made families: return before and after one adaptation step, beside controls.
 
-    python tests/benchmarks/presets.py [--seeds 3] [--seconds 60] [--tasks 20] [--only cartpole pendulum]
+    python tests/benchmarks/presets.py [--seeds 3] [--env-steps 1000000] [--tasks 20] [--only cartpole pendulum]
 
 One thread. What is compared, and how, is said in _policies.py.
 """
@@ -24,7 +24,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
 }
 
 if __name__ == "__main__":
-    parser = study_parser(__doc__ or "", seconds=60.0, tasks=20, seeds=3)
+    parser = study_parser(__doc__ or "", seconds=600.0, env_steps=1_000_000, tasks=20, seeds=3)
     parser.add_argument("--only", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     arguments = parser.parse_args()
     for name in arguments.only:
