@@ -16,6 +16,7 @@ from .environments.failures import EnvironmentFailedError
 from .environments.families import EnvFamily
 from .environments.mujoco_families import ant_direction, half_cheetah_direction, half_cheetah_velocity
 from .environments.point_navigation import PointNavigation
+from .environments.presets import acrobot, cartpole, mountain_car_continuous, pendulum
 from .environments.sources import as_family
 from .environments.told import Told
 from .evaluation import adaptation_curve
@@ -36,11 +37,15 @@ __all__ = [
     "SB3Policy",
     "Told",
     "TrajectoryDisplay",
+    "acrobot",
     "adaptation_curve",
     "ant_direction",
     "as_family",
+    "cartpole",
     "check_family",
     "half_cheetah_direction",
     "half_cheetah_velocity",
+    "mountain_car_continuous",
+    "pendulum",
     "record_gif",
 ]

@@ -10,8 +10,7 @@ from typing import Any
 
 from _policies import Study, run_seeds, study_parser
 
-from fewshot.applications.rl import ant_direction
-from fewshot.applications.rl.environments._presets import acrobot, cartpole, mountain_car_continuous, pendulum
+from fewshot.applications.rl import acrobot, ant_direction, cartpole, mountain_car_continuous, pendulum
 
 INNER_LRS = (0.1, 0.3, 1.0, 3.0)
 SMALLER = {"episodes": 5, "max_kl": 0.03}  # batches: Gymnasium's environments are stepped one by one

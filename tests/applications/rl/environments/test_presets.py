@@ -6,7 +6,7 @@ import pytest
 from gymnasium.envs import classic_control
 from gymnasium.utils.env_checker import check_env
 
-from fewshot.applications.rl.environments import _presets as presets
+from fewshot.applications.rl.environments import presets
 
 CARTPOLE = {"gravity": 8.0, "masscart": 0.75, "masspole": 0.3, "length": 0.8, "force_mag": 7.0}
 PENDULUM = {"g": 12.0, "m": 0.75, "l": 1.3}
