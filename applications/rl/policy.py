@@ -201,8 +201,9 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
     def fit_meta(self, family: Any, total_env_steps: int | None = None, max_time: float | None = None) -> MAMLPolicy:
         """Learn an initial policy over a family of environments.
 
-        Ctrl-C, and an environment that fails, keep what was learned; with ``warm_start=True`` the same call goes on, as if nothing
-        had happened.
+        The policy is that of the last iteration, or of an earlier one where the return after adapting has fallen since by more than
+        chance explains (with a warning in the log). Ctrl-C, and an environment that fails, keep what was learned; with
+        ``warm_start=True`` the same call goes on, as if nothing had happened.
 
         Parameters
         ----------
@@ -294,6 +295,12 @@ class MAMLPolicy(CallbackSupportMixin, BaseEstimator):
         for name in ("adaptation_report_", "_act_generator"):  # of what it was before
             self.__dict__.pop(name, None)
         self.__dict__.update(training.fitted_attributes(), _training=training)
+        if training.decline.has_come():
+            logger.warning(
+                "the return after adapting has fallen since iteration %d, so the parameters are those of that iteration; train "
+                "for less long, or with a lower max_kl",
+                training.decline.iteration,
+            )
 
     # -------------------------------------------------------------------------------------------- adapting
 

@@ -17,6 +17,7 @@ from fewshot.metagradient import MetaParameters
 from ..environments.protocols import Family
 from ..environments.spaces import differ
 from .budget import Budget
+from .decline import Decline
 from .learner import Learner, LearnerSettings
 from .networks import PolicyNetwork
 from .policy_settings import PolicySettings
@@ -44,6 +45,8 @@ class Training:
         Time steps before the first iteration.
     history : list of dict
         A row for each iteration.
+    decline : Decline
+        What to go back to if training loses what it has learned.
     """
 
     settings: PolicySettings
@@ -52,6 +55,7 @@ class Training:
     rng: np.random.Generator
     measured: int
     history: list[dict[str, float]] = field(default_factory=list)
+    decline: Decline = field(default_factory=Decline)
 
     @classmethod
     def begin(
@@ -118,6 +122,8 @@ class Training:
         """
         settings.check_same(self.settings)
         _check_spaces(family, self.learner.family.observation_space, self.learner.family.action_space)
+        if family is not self.learner.family:
+            self.decline = Decline()  # returns elsewhere are no measure
         self.learner.go_on(family, how)
 
     @property
@@ -129,6 +135,7 @@ class Training:
         """Make an iteration; an interruption leaves all of it or nothing."""
         learner = self.learner
         before, done, began = self.rng.bit_generator.state, learner.done, time.perf_counter()
+        parameters = _copy(learner.parameters)
         try:
             learner.iterate(self.rng)
         finally:
@@ -140,6 +147,7 @@ class Training:
                 row |= {f"return_{k}": value for k, value in enumerate(found.returns)}
                 row |= {"loss": found.loss, "kl": found.kl, "seconds": time.perf_counter() - began}
                 self.history.append(row)
+                self.decline.update(found.returns[-1], parameters, learner.done)
         logger.debug(self._line())
 
     def _line(self) -> str:
@@ -151,8 +159,8 @@ class Training:
         """Return what a policy that was trained so far consists of."""
         learner = self.learner
         family = learner.family
-        # Copies: training goes on in place.
-        meta = MetaParameters.from_flat({k: v.clone() for k, v in learner.parameters.to().flat().items()})
+        kept = self.decline.parameters if self.decline.has_come() else None
+        meta = _copy(learner.parameters if kept is None else kept)  # a copy, since training goes on in place
         return {
             "observation_space_": family.observation_space,
             "action_space_": family.action_space,
@@ -181,3 +189,7 @@ def _check_spaces(family: Family, *expected: Space[Any]) -> None:
 def _planned(settings: PolicySettings, family: Family, how: LearnerSettings, budget: Budget) -> int:
     """About how many iterations the budget allows."""
     return budget.iterations(how.tasks_per_batch * how.episodes * family.horizon * (settings.inner_steps + 1))
+
+
+def _copy(parameters: MetaParameters) -> MetaParameters:
+    return MetaParameters.from_flat({name: value.clone() for name, value in parameters.to().flat().items()})
