@@ -1,10 +1,7 @@
-"""The inner loop: which parameters move, how far, and how that depends on the support.
+"""The inner loop: which parameters move, how far, in how many steps and by which rule.
 
-A step is ``theta' = theta - s(n) * alpha_k * grad L_S(theta)``. The step size ``alpha_k`` of step k is fixed (Finn, Abbeel, Levine
-2017) or learned, per tensor or per parameter (Li et al. 2017, Meta-SGD; per step: Antoniou, Edwards, Storkey 2019). With
-learned sizes each tensor also learns how much to trust n support rows, ``s(n) = n / (n + c)``: the gradient of the mean loss
-over n rows is noisier for small n, and this is the shrinkage that a Gaussian prior of strength c gives. n is Kish's effective
-number of rows, so it does not depend on the scale of the weights.
+The step size ``alpha_k`` of step k is fixed (Finn, Abbeel, Levine 2017) or learned, per tensor or per parameter (Li et al. 2017,
+Meta-SGD; per step: Antoniou, Edwards, Storkey 2019); with learned sizes it depends on the support as :mod:`.step_sizes` says.
 
 Everything here is elementwise in batched tensors with a leading task axis; gradients are made by the caller.
 """
@@ -12,6 +9,7 @@ Everything here is elementwise in batched tensors with a leading task axis; grad
 from __future__ import annotations
 
 import fnmatch
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,88 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .errors import InvalidParameterError
+from .inner_optimizers import RULES, InnerOptimizer
+from .step_sizes import StepSizes, Tensors
 
-__all__ = ["Adaptation", "StepSizes", "effective_rows", "moving_names"]
-
-Tensors = dict[str, Tensor]
-TINY = 1e-30
-
-
-def effective_rows(weight: Tensor) -> Tensor:
-    """Kish's effective number of rows of each task; (tasks, rows) -> (tasks,).
-
-    Examples
-    --------
-    >>> effective_rows(torch.tensor([[1.0, 1.0, 0.0], [2.0, 2.0, 2.0]]))
-    tensor([2., 3.])
-    """
-    weight = weight / weight.amax(-1, keepdim=True).clamp(min=TINY)  # squares of very small weights would vanish
-    return weight.sum(-1) ** 2 / (weight**2).sum(-1).clamp(min=TINY)
-
-
-@dataclass(frozen=True)
-class StepSizes:
-    """Step sizes of one inner step, as the logarithms that are learned.
-
-    Parameters
-    ----------
-    log_alpha : dict of str to Tensor
-        For each moving tensor a scalar, or one value per parameter.
-    log_c : dict of str to Tensor, or None
-        For each moving tensor the log of the number of rows at which its step is halved; None: no such scaling.
-    """
-
-    log_alpha: Tensors
-    log_c: Tensors | None = None
-
-    def scale(self, name: str, n: Tensor, like: Tensor) -> Tensor:
-        """Factor of the gradient of tensor `name`, broadcast against `like` of shape (tasks, *shape)."""
-        alpha = self.log_alpha[name].exp()
-        if self.log_c is None:
-            return alpha
-        return alpha * self._trust(name, n).reshape(-1, *(1,) * (like.ndim - 1))
-
-    def times(self, factor: float) -> StepSizes:
-        """Return the same sizes times a factor."""
-        return StepSizes({name: value + math.log(factor) for name, value in self.log_alpha.items()}, self.log_c)
-
-    def _trust(self, name: str, n: Tensor) -> Tensor:
-        assert self.log_c is not None
-        return n / (n + self.log_c[name].exp())
-
-    def step(self, params: Tensors, gradients: Tensors, n: Tensor) -> Tensors:
-        """Take the step; `params` and `gradients` have a leading task axis, `n` is the support size of each task."""
-        return {k: torch.addcmul(p, self.scale(k, n, p), gradients[k], value=-1) for k, p in params.items()}
-
-    def direction(self, cotangent: Tensors, n: Tensor) -> Tensors:
-        """Pull a cotangent of the new parameters back to the gradients that were stepped along (with a minus sign)."""
-        return {k: self.scale(k, n, v) * v for k, v in cotangent.items()}
-
-    def derivative(self, cotangent: Tensors, gradients: Tensors, n: Tensor) -> tuple[Tensors, Tensors | None]:
-        """Return derivatives in ``log_alpha`` and ``log_c``, summed over tasks.
-
-        Parameters
-        ----------
-        cotangent : dict of str to Tensor
-            Of the parameters after the step, with a leading task axis.
-        gradients : dict of str to Tensor
-            Along which the step went.
-        n : Tensor of shape (tasks,)
-            Support sizes.
-        """
-        alpha: Tensors = {}
-        c: Tensors = {}
-        for name, v in cotangent.items():
-            # d theta' / d log_alpha = -scale * g, and d log s(n) / d log_c = -(1 - s(n)).
-            inner = -(self.scale(name, n, v) * gradients[name] * v)
-            per_task = inner.reshape(len(inner), -1).sum(1)
-            alpha[name] = inner.sum(0) if self.log_alpha[name].ndim else per_task.sum()
-            if self.log_c is not None:
-                c[name] = -(per_task * (1 - self._trust(name, n))).sum()
-        return alpha, (c if self.log_c is not None else None)
+__all__ = ["Adaptation", "moving_names"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +43,10 @@ class Adaptation:
         Without learned step sizes there is no such scaling.
     adapted : {"all", "head", "body"} or list of str, default="all"
         Which parameters move: all, those of the last layer (ANIL), all but those (BOIL), or name patterns.
+    optimizer : {"gradient_descent", "momentum", "adam"}, default="gradient_descent"
+        What a step does with a gradient, see :mod:`.inner_optimizers`.
+    proximal : float, default=0.0
+        Strength of a term ``proximal / 2 * ||theta - theta_0||^2`` that holds adapted parameters near the initialisation.
 
     Examples
     --------
@@ -133,6 +60,8 @@ class Adaptation:
     learn_step_sizes: str | bool = "tensor"
     half_trust: float | None = 4.0
     adapted: str | Sequence[str] = "all"
+    optimizer: str = "gradient_descent"
+    proximal: float = 0.0
 
     def __post_init__(self) -> None:
         if (
@@ -147,6 +76,18 @@ class Adaptation:
             raise InvalidParameterError(
                 f"learn_step_sizes: got {self.learn_step_sizes!r}; expected 'tensor', 'parameter', False, or None."
             )
+
+        if self.optimizer not in RULES:
+            raise InvalidParameterError(
+                f"inner_optimizer: got {self.optimizer!r}; expected one of {', '.join(map(repr, RULES))}."
+            )
+        if not isinstance(self.proximal, int | float | np.number) or not 0 <= self.proximal < math.inf:
+            raise InvalidParameterError(f"proximal: got {self.proximal!r}; expected a number of 0 or more.")
+
+    @functools.cached_property
+    def rule(self) -> InnerOptimizer:
+        """What a step does with a gradient."""
+        return RULES[self.optimizer](float(self.proximal))
 
     @property
     def learns(self) -> bool:
@@ -186,14 +127,15 @@ class Adaptation:
         log_alpha = {n: v[min(k, len(v) - 1)] for n, v in part("log_alpha.").items()}
         return StepSizes(log_alpha, part("log_c.") if self.scales else None)
 
-    def collect(self, per_step: Sequence[tuple[Tensors, Tensors | None]], sizes: Tensors) -> Tensors:
+    def collect(self, per_step: Sequence[Tensors], sizes: Tensors) -> Tensors:
         """Assemble derivatives of the single steps (in order) into derivatives of `sizes`."""
         out = {name: torch.zeros_like(value) for name, value in sizes.items()}
-        for k, (alpha, c) in enumerate(per_step):
-            for name, value in alpha.items():
-                out[f"log_alpha.{name}"][min(k, len(out[f"log_alpha.{name}"]) - 1)] += value
-            for name, value in (c or {}).items():
-                out[f"log_c.{name}"] += value
+        for k, of_sizes in enumerate(per_step):
+            for name, value in of_sizes.items():
+                if name.startswith("log_alpha."):
+                    out[name][min(k, len(out[name]) - 1)] += value
+                else:
+                    out[name] += value
         return out
 
 

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .adaptation import Adaptation, Tensors
+from .adaptation import Adaptation
 from .compiled import Library, Request, Switch, adapting_library, room_for, seconds_of_step, with_rows
 from .errors import InvalidParameterError, VerificationError
 from .functional import FunctionalModule
 from .kernels import Kernels, LoopKernels, VectorizedKernels, per_task_rows
-from .metagradient import MetaGradient, MetaParameters, expand, inner_loop, meta_gradient, take_tasks
+from .metagradient import MetaGradient, MetaParameters, expand, inner_loop, meta_gradient, of_network, take_tasks
+from .step_sizes import Tensors
 from .tasks import Rows
 
 __all__ = ["Engine"]
@@ -233,6 +234,9 @@ class Engine:
         order: Literal["exact", "first"],
         seed: int,
         iteration: int = 0,
+        *,
+        step_weights: Sequence[float] | None = None,
+        share: Tensor | None = None,
     ) -> MetaGradient:
         """Query losses and the gradient of their mean; see :func:`fewshot.metagradient.meta_gradient`.
 
@@ -250,14 +254,16 @@ class Engine:
             Seed of random draws inside the network.
         iteration : int, default=0
             Meta-steps done: it decides when a compiled program takes over.
+        step_weights, share
+            As of :func:`fewshot.metagradient.meta_gradient`.
         """
         if self._switch is not None and self._switch.reason is None:
             due = self._switch.library(iteration, parameters, supports, query)
             if due is not None and self._agrees(*due, parameters, supports, query, order):
-                return self._by_program(*due, parameters, supports, query)
+                return self._by_program(*due, parameters, supports, query, step_weights, share)
             if self._switch.reason is not None:
                 self.kernels = self._recorded()  # they were to be given up soon, and now stay
-        return self._by_kernels(parameters, supports, query, order, seed)
+        return self._by_kernels(parameters, supports, query, order, seed, step_weights, share)
 
     def _recorded(self) -> Kernels:
         """Return the kernels in use, such that they record their operations where shapes recur."""
@@ -273,10 +279,20 @@ class Engine:
         query: Rows,
         order: Literal["exact", "first"],
         seed: int,
+        step_weights: Sequence[float] | None = None,
+        share: Tensor | None = None,
     ) -> MetaGradient:
-        chunk = self._chunk(parameters, len(query.x))
         return meta_gradient(
-            self.kernels, self.adaptation, parameters, supports, query, order=order, seed=seed, chunk=chunk
+            self.kernels,
+            self.adaptation,
+            parameters,
+            supports,
+            query,
+            order=order,
+            seed=seed,
+            chunk=self._chunk(parameters, len(query.x)),
+            step_weights=step_weights,
+            share=share,
         )
 
     def _by_program(
@@ -286,19 +302,24 @@ class Engine:
         parameters: MetaParameters,
         supports: Sequence[Rows],
         query: Rows,
+        step_weights: Sequence[float] | None = None,
+        share: Tensor | None = None,
     ) -> MetaGradient:
         query = with_rows(query, rows[1])
         first = with_rows(supports[0], rows[0])
         padded = [first if s is supports[0] else with_rows(s, rows[0]) for s in supports]
-        found = library.meta_gradient(self._groups(parameters), padded, query, self.adaptation.inner_steps)
-        loss, share, vector = found
+        groups, steps = self._groups(parameters), self.adaptation.inner_steps
+        loss, share, vector = library.meta_gradient(
+            groups, padded, query, steps, share, step_weights if steps else None
+        )
         if not self.adaptation.learns:
-            vector = vector[: len(vector) - sum(t.numel() for t in parameters.sizes.values())]
+            vector = vector[: len(vector) - _size(parameters.sizes)]
+        vector = self.adaptation.rule.fold(groups["moving"], vector)
         return MetaGradient(loss, share, vector, parameters)
 
     def _groups(self, parameters: MetaParameters) -> dict[str, Tensors]:
         return {
-            "moving": parameters.moving,
+            "moving": self.adaptation.rule.begin(parameters.moving),
             "shared": parameters.shared,
             "sizes": parameters.sizes,
             "constant": self.functional.constant,
@@ -348,7 +369,7 @@ class Engine:
 
     def _chunk(self, parameters: MetaParameters, n_tasks: int) -> int | None:
         """Tasks to compute at once; None if all of them."""
-        values = sum(p.numel() for p in parameters.moving.values())
+        values = _size(parameters.moving)
         chunk = max(1, CHUNK_VALUES // max(values, 1))
         if self.max_memory is not None:
             size = sum(p.numel() * p.element_size() for p in parameters.moving.values())
@@ -367,9 +388,8 @@ class Engine:
             for first in range(0, n_tasks, chunk):
                 some = take_tasks(support, slice(first, first + chunk))
                 judged = take_tasks(query, slice(first, first + chunk))
-                start = expand(parameters.moving, len(judged.x))
-                path, _ = inner_loop(kernels, self.adaptation, parameters, [some] * steps, 0, start)
-                losses.append(kernels.query_gradient(path[-1], parameters.shared, some, judged, 0)[0])
+                adapted = self._adapted(kernels, parameters, some, steps)[0]
+                losses.append(kernels.query_gradient(adapted, parameters.shared, some, judged, 0, steps)[0])
         return torch.cat(losses)
 
     def adapt(self, parameters: MetaParameters, support: Rows, steps: int) -> tuple[Tensors, Tensor, Tensor]:
@@ -413,17 +433,24 @@ class Engine:
             some = take_tasks(support, slice(first, first + chunk))
             # One task is not worth what vectorising costs.
             kernels = self.kernels if len(some.x) > 1 else LoopKernels(self.functional)
-            start = expand(parameters.moving, len(some.x))
-            path, losses = inner_loop(kernels, self.adaptation, parameters, [some] * steps, 0, start)
-            parts.append((path[-1], losses[0], kernels.gradient(path[-1], parameters.shared, some, 0)[0]))
+            adapted, losses = self._adapted(kernels, parameters, some, steps)
+            parts.append((adapted, losses[0], kernels.gradient(adapted, parameters.shared, some, 0, steps)[0]))
         moving = {name: torch.cat([p[0][name] for p in parts]) for name in parameters.moving}
         return moving, torch.cat([p[1] for p in parts]), torch.cat([p[2] for p in parts])
+
+    def _adapted(
+        self, kernels: Kernels, parameters: MetaParameters, support: Rows, steps: int
+    ) -> tuple[Tensors, list[Tensor]]:
+        """Parameters after adaptation, and support losses before each step."""
+        start = expand(self.adaptation.rule.begin(parameters.moving), len(support.x))
+        path, losses = inner_loop(kernels, self.adaptation, parameters, [support] * steps, 0, start, whole_path=False)
+        return of_network(path[-1]), losses
 
     def _adapt_by_program(
         self, library: Library, parameters: MetaParameters, support: Rows, steps: int
     ) -> tuple[Tensors, Tensor, Tensor]:
         moving, losses, after = library.adapt(self._groups(parameters), [support] * steps, None, steps, keep=True)
-        return moving, losses[0], after
+        return of_network(moving), losses[0], after
 
     def _adapts_alike(
         self, library: Library, parameters: MetaParameters, support: Rows, width: int, steps: int
@@ -470,6 +497,10 @@ class Engine:
     def use(self, *, vectorized: bool) -> None:
         """Take these kernels without trying them, as an earlier :meth:`prepare` found."""
         self.kernels = VectorizedKernels(self.functional) if vectorized else LoopKernels(self.functional)
+
+
+def _size(tensors: Tensors) -> int:
+    return sum(t.numel() for t in tensors.values())
 
 
 def _milliseconds(seconds: float) -> str:

@@ -16,13 +16,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .adaptation import Tensors, moving_names
+from .adaptation import moving_names
 from .errors import InvalidParameterError
 from .losses import RowLoss, task_loss
-from .normalization import batch_norm_layers, episode_statistics, replace_norm_layers
+from .normalization import STRATEGIES, batch_norm_layers, episode_statistics, observed_moments, replace_norm_layers
+from .step_sizes import Tensors
 from .tasks import Rows
 
 __all__ = ["FunctionalModule", "differentiable_forward"]
+
+STATISTICS = ("episode_mean", "episode_var")  # buffers of a batch norm
 
 # A network is run by putting a task's weights into one skeleton, so only one thread may do so at a time.
 _lock = threading.RLock()
@@ -43,6 +46,10 @@ class FunctionalModule:
         Outputs per row that the loss expects.
     query_row_loss : callable, default=None
         Loss of the query's rows, where it is not that of the support's.
+    batch_norm : {"episode", "global", "transductive", "per_step"}, default="episode"
+        What batch statistics mean, see :mod:`fewshot.normalization`.
+    inner_steps : int, default=0
+        Of the adaptation, which ``"per_step"`` has one set of statistics more than.
 
     Attributes
     ----------
@@ -50,6 +57,10 @@ class FunctionalModule:
         The module's parameters and buffers, by group.
     uses_batch_statistics : bool
         Whether the query needs the support's rows in its forward pass.
+    running : list of str
+        Names of the constant tensors that are running statistics.
+    per_step : frozenset of str
+        Names of the constant tensors whose first axis is the inner step.
     """
 
     def __init__(
@@ -59,7 +70,13 @@ class FunctionalModule:
         adapted: object,
         n_outputs: int,
         query_row_loss: RowLoss | None = None,
+        batch_norm: str = "episode",
+        inner_steps: int = 0,
     ) -> None:
+        if batch_norm not in STRATEGIES:
+            raise InvalidParameterError(
+                f"batch_norm: got {batch_norm!r}; expected one of {', '.join(map(repr, STRATEGIES))}."
+            )
         self.skeleton = replace_norm_layers(module).train()
         self.row_loss, self.n_outputs = row_loss, n_outputs
         self.query_row_loss = query_row_loss or row_loss
@@ -70,7 +87,15 @@ class FunctionalModule:
         self.shared: Tensors = {n: p for n, p in named.items() if n in trainable - move}
         self.constant: Tensors = {n: p for n, p in named.items() if n not in trainable}
         self.constant.update({n: b.detach().clone() for n, b in self.skeleton.named_buffers()})
-        self.uses_batch_statistics = bool(batch_norm_layers(self.skeleton))
+        layers = batch_norm_layers(self.skeleton)
+        self.batch_norm = batch_norm if layers else "episode"
+        self.uses_batch_statistics = bool(layers) and batch_norm == "episode"
+        keeps = bool(layers) and batch_norm in ("global", "per_step")
+        self.running = [n for n in self.constant if n.rpartition(".")[2] in STATISTICS] if keeps else []
+        self.per_step = frozenset(self.running if batch_norm == "per_step" else ())
+        for name in self.per_step:
+            value = self.constant[name]
+            self.constant[name] = value.expand(inner_steps + 1, *value.shape).clone()
         # Only structure is needed from here on; the weights travel as arguments.
         for p in self.skeleton.parameters():
             p.requires_grad_(False)
@@ -88,21 +113,38 @@ class FunctionalModule:
             )
         return out
 
+    def constants(self, constant: Tensors, step: int) -> Tensors:
+        """Constant tensors as they are at an inner step, counted from 0; the query comes after the last one."""
+        if not self.per_step:
+            return constant
+        return {n: v[min(step, len(v) - 1)] if n in self.per_step else v for n, v in constant.items()}
+
     def support_loss(self, moving: Tensors, shared: Tensors, constant: Tensors, rows: Rows) -> Tensor:
         """Loss of the support rows of one task."""
-        if not self.uses_batch_statistics:
-            return task_loss(self.row_loss, self.output(moving, shared, constant, rows.x), rows)
-        with episode_statistics(rows.weight):
-            return task_loss(self.row_loss, self.output(moving, shared, constant, rows.x), rows)
+        return task_loss(self.row_loss, self._by_own_statistics(moving, shared, constant, rows), rows)
 
     def query_loss(self, moving: Tensors, shared: Tensors, constant: Tensors, support: Rows, query: Rows) -> Tensor:
-        """Loss of the query rows of one task; batch statistics come from its support rows."""
+        """Loss of the query rows of one task."""
         if not self.uses_batch_statistics:
-            return task_loss(self.query_row_loss, self.output(moving, shared, constant, query.x), query)
+            return task_loss(self.query_row_loss, self._by_own_statistics(moving, shared, constant, query), query)
         x = torch.cat([support.x, query.x])
         with episode_statistics(torch.cat([support.weight, torch.zeros_like(query.weight)])):
             output = self.output(moving, shared, constant, x)
         return task_loss(self.query_row_loss, output[len(support.x) :], query)
+
+    def _by_own_statistics(self, moving: Tensors, shared: Tensors, constant: Tensors, rows: Rows) -> Tensor:
+        """Output for rows that are normalised among themselves, where batch statistics are those of a batch."""
+        if not (self.uses_batch_statistics or self.batch_norm == "transductive"):
+            return self.output(moving, shared, constant, rows.x)
+        with episode_statistics(rows.weight):
+            return self.output(moving, shared, constant, rows.x)
+
+    def prediction(self, moving: Tensors, shared: Tensors, constant: Tensors, x: Tensor) -> Tensor:
+        """Output of the network for rows to predict, with the statistics in `constant` or, if ``"transductive"``, their own."""
+        if self.batch_norm != "transductive":
+            return self.output(moving, shared, constant, x)
+        with episode_statistics(torch.ones(len(x), dtype=x.dtype)):
+            return self.output(moving, shared, constant, x)
 
     def support_statistics(self, moving: Tensors, shared: Tensors, constant: Tensors, rows: Rows) -> Tensors:
         """Batch statistics of the support rows of one task, to be merged into `constant` for prediction."""
@@ -110,6 +152,16 @@ class FunctionalModule:
         if self.uses_batch_statistics:
             with episode_statistics(rows.weight, captured):
                 self.output(moving, shared, constant, rows.x)
+        return captured
+
+    def moments(self, moving: Tensors, shared: Tensors, constant: Tensors, rows: Rows, *, normalised: bool) -> Tensors:
+        """Mean and variance, over the rows of one task, of what each batch norm sees.
+
+        With `normalised` false, running statistics are not used yet: layers normalise by these rows.
+        """
+        captured: Tensors = {}
+        with (observed_moments if normalised else episode_statistics)(rows.weight, captured):
+            self.output(moving, shared, constant, rows.x)
         return captured
 
     def to(self, device: torch.device) -> None:

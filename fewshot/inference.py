@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from .adaptation import Tensors
 from .engine import Engine
 from .functional import FunctionalModule, differentiable_forward
 from .kernels import per_task_rows
 from .metagradient import MetaParameters, expand, take_tasks
+from .step_sizes import Tensors
 from .tasks import Rows, TaskSet
 
 __all__ = ["AdaptedTasks", "adapt_task_set", "halved", "predict"]

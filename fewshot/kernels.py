@@ -5,10 +5,11 @@
 * ``curvature(moving, shared, support, direction)``: the gradient again, and the products of the support loss's second
   derivatives with `direction`, which is what pulling a cotangent back through a gradient step needs.
 
-Moving parameters have a leading task axis, shared ones do not, and their gradients are sums over tasks weighted by the
-caller. :class:`LoopKernels` is plain autograd: it takes anything that autograd differentiates twice, never sees a padded row,
-and is what the other is checked against. :class:`VectorizedKernels` maps all tasks at once with torch.func and, for shapes
-that recur, records each kernel once, which removes the cost of the transforms.
+Moving parameters have a leading task axis, shared ones do not, and their gradients are sums over tasks weighted by the caller.
+``step`` counts inner steps, for networks whose constants differ from step to step. :class:`LoopKernels` is plain autograd: it
+takes anything that autograd differentiates twice, never sees a padded row, and is what the other is checked against.
+:class:`VectorizedKernels` maps all tasks at once with torch.func and, for shapes that recur, records each kernel once, which
+removes the cost of the transforms.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value, vjp, vmap
 
-from .adaptation import Tensors
 from .functional import FunctionalModule, differentiable_forward
 from .recording import Recorded
+from .step_sizes import Tensors
 from .tasks import Rows
 
 __all__ = ["Kernels", "LoopKernels", "VectorizedKernels", "per_task_rows"]
@@ -36,18 +37,20 @@ logger = logging.getLogger("fewshot")
 class Kernels(Protocol):
     """What the meta-gradient is made of; see the module's docstring."""
 
-    def gradient(self, moving: Tensors, shared: Tensors, support: Rows, seed: int) -> tuple[Tensor, Tensors]:
+    def gradient(
+        self, moving: Tensors, shared: Tensors, support: Rows, seed: int, step: int = 0
+    ) -> tuple[Tensor, Tensors]:
         """Support loss of each task, shape (tasks,), and gradients with a leading task axis."""
         ...
 
     def query_gradient(
-        self, moving: Tensors, shared: Tensors, support: Rows, query: Rows, seed: int
+        self, moving: Tensors, shared: Tensors, support: Rows, query: Rows, seed: int, step: int = 0
     ) -> tuple[Tensor, Tensors, Tensors]:
         """Query loss of each task and its gradients; both kinds have a leading task axis."""
         ...
 
     def curvature(
-        self, moving: Tensors, shared: Tensors, support: Rows, direction: Tensors, seed: int
+        self, moving: Tensors, shared: Tensors, support: Rows, direction: Tensors, seed: int, step: int = 0
     ) -> tuple[Tensors, Tensors, Tensors]:
         """Gradients, and second derivatives times `direction` (moving, shared), with a leading task axis."""
         ...
@@ -78,32 +81,37 @@ class LoopKernels:
         self.functional = functional
         self.constant = functional.constant if constant is None else constant
 
+    def _constants(self, step: int) -> Tensors:
+        return self.functional.constants(self.constant, step)
+
     def _leaves(self, moving: Tensors, shared: Tensors, t: int, seed: int) -> tuple[Tensors, Tensors]:
         torch.manual_seed(seed + t)
         mine = {k: v[t].detach().requires_grad_() for k, v in moving.items()}
         return mine, {k: v.detach().requires_grad_() for k, v in shared.items()}
 
-    def gradient(self, moving: Tensors, shared: Tensors, support: Rows, seed: int = 0) -> tuple[Tensor, Tensors]:
+    def gradient(
+        self, moving: Tensors, shared: Tensors, support: Rows, seed: int = 0, step: int = 0
+    ) -> tuple[Tensor, Tensors]:
         """Return support losses and gradients; see :class:`Kernels`."""
-        losses, gradients = [], []
+        losses, gradients, constant = [], [], self._constants(step)
         with _loop_context():
             for t in range(len(support.x)):
                 mine, _ = self._leaves(moving, {}, t, seed)
-                loss = self.functional.support_loss(mine, shared, self.constant, per_task_rows(support, t))
+                loss = self.functional.support_loss(mine, shared, constant, per_task_rows(support, t))
                 losses.append(loss.detach())
                 gradients.append(_grad(loss, mine))
         return torch.stack(losses), _stack(gradients)
 
     def query_gradient(
-        self, moving: Tensors, shared: Tensors, support: Rows, query: Rows, seed: int = 0
+        self, moving: Tensors, shared: Tensors, support: Rows, query: Rows, seed: int = 0, step: int = 0
     ) -> tuple[Tensor, Tensors, Tensors]:
         """Return query losses and gradients; see :class:`Kernels`."""
-        losses, of_moving, of_shared = [], [], []
+        losses, of_moving, of_shared, constant = [], [], [], self._constants(step)
         with _loop_context():
             for t in range(len(query.x)):
                 mine, ours = self._leaves(moving, shared, t, seed)
                 loss = self.functional.query_loss(
-                    mine, ours, self.constant, per_task_rows(support, t), per_task_rows(query, t)
+                    mine, ours, constant, per_task_rows(support, t), per_task_rows(query, t)
                 )
                 losses.append(loss.detach())
                 both = _grad(loss, {**mine, **ours})
@@ -112,14 +120,14 @@ class LoopKernels:
         return torch.stack(losses), _stack(of_moving), _stack(of_shared)
 
     def curvature(
-        self, moving: Tensors, shared: Tensors, support: Rows, direction: Tensors, seed: int = 0
+        self, moving: Tensors, shared: Tensors, support: Rows, direction: Tensors, seed: int = 0, step: int = 0
     ) -> tuple[Tensors, Tensors, Tensors]:
         """Return gradients and second derivatives times `direction`; see :class:`Kernels`."""
-        gradients, of_moving, of_shared = [], [], []
+        gradients, of_moving, of_shared, constant = [], [], [], self._constants(step)
         with _loop_context():
             for t in range(len(support.x)):
                 mine, ours = self._leaves(moving, shared, t, seed)
-                loss = self.functional.support_loss(mine, ours, self.constant, per_task_rows(support, t))
+                loss = self.functional.support_loss(mine, ours, constant, per_task_rows(support, t))
                 g = _grad(loss, mine, create_graph=True)
                 along = sum((g[k] * direction[k][t]).sum() for k in g)
                 both = _grad(along, {**mine, **ours})
@@ -172,7 +180,9 @@ class VectorizedKernels:
         self.constant = functional.constant if constant is None else constant
         self.trace, self.random = trace and not random, random
 
-    def gradient(self, moving: Tensors, shared: Tensors, support: Rows, seed: int = 0) -> tuple[Tensor, Tensors]:
+    def gradient(
+        self, moving: Tensors, shared: Tensors, support: Rows, seed: int = 0, step: int = 0
+    ) -> tuple[Tensor, Tensors]:
         """Return support losses and gradients; see :class:`Kernels`."""
         loss = self.functional.support_loss
 
@@ -181,11 +191,13 @@ class VectorizedKernels:
                 moving, shared, constant, support
             )
 
-        gradients, losses = self._run("gradient", kernel, (moving, shared, self.constant, support), seed)
+        gradients, losses = self._run(
+            "gradient", kernel, (moving, shared, self.functional.constants(self.constant, step), support), seed
+        )
         return losses, gradients
 
     def query_gradient(
-        self, moving: Tensors, shared: Tensors, support: Rows, query: Rows, seed: int = 0
+        self, moving: Tensors, shared: Tensors, support: Rows, query: Rows, seed: int = 0, step: int = 0
     ) -> tuple[Tensor, Tensors, Tensors]:
         """Return query losses and gradients; see :class:`Kernels`."""
         loss = self.functional.query_loss
@@ -195,12 +207,12 @@ class VectorizedKernels:
                 moving, shared, constant, support, query
             )
 
-        arguments = (moving, shared, self.constant, support, query)
+        arguments = (moving, shared, self.functional.constants(self.constant, step), support, query)
         (of_moving, of_shared), losses = self._run("query_gradient", kernel, arguments, seed)
         return losses, of_moving, of_shared
 
     def curvature(
-        self, moving: Tensors, shared: Tensors, support: Rows, direction: Tensors, seed: int = 0
+        self, moving: Tensors, shared: Tensors, support: Rows, direction: Tensors, seed: int = 0, step: int = 0
     ) -> tuple[Tensors, Tensors, Tensors]:
         """Return gradients and second derivatives times `direction`; see :class:`Kernels`."""
         gradient = grad(self.functional.support_loss)
@@ -216,7 +228,7 @@ class VectorizedKernels:
                 moving, shared, constant, support, direction
             )
 
-        arguments = (moving, shared, self.constant, support, direction)
+        arguments = (moving, shared, self.functional.constants(self.constant, step), support, direction)
         g, of_moving, of_shared = self._run("curvature", kernel, arguments, seed)
         return g, of_moving, of_shared
 

@@ -4,7 +4,8 @@ With ``theta_{k+1} = U_k(theta_k; S_k)``, ``v_K = grad L_Q(theta_K)`` is pulled 
 ``v_k = (dU_k / dtheta)^T v_{k+1}``; for a gradient step that is ``v_{k+1} - H_S(theta_k) (s alpha v_{k+1})``. Only the
 parameters at each step are kept, no graph of activations, so memory hardly grows with the number of steps (Finn, Abbeel,
 Levine 2017, section 3, has the product; the pull-back form is reverse accumulation with recomputation). The same pull-back
-gives the derivative in learned step sizes. First-order MAML (their section 5.2) drops the Hessian products. Every function
+gives the derivative in learned step sizes. First-order MAML (their section 5.2) drops the Hessian products. With a multi-step loss
+(Antoniou, Edwards, Storkey 2019, section 4) the query is also judged on the way, ``v_k += w_k grad L_Q(theta_k)``. Every function
 takes a *sequence* of support rows, one per step: in supervised learning the same object each time, in reinforcement
 learning fresh trajectories.
 """
@@ -18,11 +19,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .adaptation import Adaptation, Tensors, effective_rows
+from .adaptation import Adaptation
+from .inner_optimizers import is_memory
 from .kernels import Kernels
+from .step_sizes import Tensors, effective_rows
 from .tasks import Rows
 
-__all__ = ["MetaGradient", "MetaParameters", "expand", "inner_loop", "meta_gradient", "take_tasks", "task_shares"]
+__all__ = [
+    "MetaGradient",
+    "MetaParameters",
+    "expand",
+    "inner_loop",
+    "meta_gradient",
+    "of_network",
+    "take_tasks",
+    "task_shares",
+]
 
 SEED_STRIDE = 1_000_003  # between the random draws of two steps; larger than any number of tasks in a batch
 
@@ -117,6 +129,11 @@ def task_shares(query: Rows) -> Tensor:
     return valid / valid.sum().clamp(min=1)
 
 
+def of_network(theta: Tensors) -> Tensors:
+    """Leave out what the inner optimiser remembers."""
+    return {name: value for name, value in theta.items() if not is_memory(name)}
+
+
 def inner_loop(
     kernels: Kernels,
     adaptation: Adaptation,
@@ -124,6 +141,8 @@ def inner_loop(
     supports: Sequence[Rows],
     seed: int = 0,
     start: Tensors | None = None,
+    *,
+    whole_path: bool = True,
 ) -> tuple[list[Tensors], list[Tensor]]:
     """Adapt to each task.
 
@@ -140,22 +159,27 @@ def inner_loop(
     seed : int, default=0
         Seed of random draws inside the network.
     start : dict of str to Tensor, default=None
-        Starting values with a task axis; None expands `parameters.moving`.
+        Starting values with a task axis, those of the inner optimiser's memory included; None expands `parameters.moving`.
+    whole_path : bool, default=True
+        Keep all parameters on the way, not the last ones only.
 
     Returns
     -------
     path : list of dict of str to Tensor
-        Moving parameters before the first step, after it, ...; each with a leading task axis.
+        Moving parameters before the first step, after it, ..., with what the inner optimiser remembers; each with a leading task
+        axis.
     losses : list of Tensor of shape (tasks,)
         Support loss at each step, before it is taken.
     """
-    theta = start if start is not None else expand(parameters.moving, len(supports[0].x) if supports else 0)
-    path, losses = [theta], []
+    if start is None:
+        start = expand(adaptation.rule.begin(parameters.moving), len(supports[0].x) if supports else 0)
+    path: list[Tensors] = [start]
+    losses = []
     for k, support in enumerate(supports):
-        loss, gradients = kernels.gradient(theta, parameters.shared, support, seed + k * SEED_STRIDE)
+        theta = path[-1] if whole_path else path.pop()
+        loss, gradients = kernels.gradient(of_network(theta), parameters.shared, support, seed + k * SEED_STRIDE, k)
         sizes = adaptation.at(parameters.sizes, k)
-        theta = sizes.step(theta, gradients, effective_rows(support.weight))
-        path.append(theta)
+        path.append(adaptation.rule.step(theta, gradients, sizes, effective_rows(support.weight)))
         losses.append(loss)
     return path, losses
 
@@ -170,6 +194,8 @@ def meta_gradient(
     order: Literal["exact", "first"] = "exact",
     seed: int = 0,
     chunk: int | None = None,
+    step_weights: Sequence[float] | None = None,
+    share: Tensor | None = None,
 ) -> MetaGradient:
     """Query losses after adaptation, and the gradient of their mean over tasks.
 
@@ -191,6 +217,11 @@ def meta_gradient(
         Seed of random draws inside the network.
     chunk : int, default=None
         Most tasks held in memory at a time; None is all.
+    step_weights : sequence of float, default=None
+        Weight of the query loss after each inner step, in the objective that is differentiated; None judges after the last one
+        alone. The losses that are returned are those after the last step in any case.
+    share : Tensor of shape (tasks,), default=None
+        Weight of each task; None: equal, see :func:`task_shares`.
 
     Returns
     -------
@@ -198,10 +229,11 @@ def meta_gradient(
 
     References
     ----------
-    Finn, Abbeel, Levine (2017), Model-agnostic meta-learning for fast adaptation of deep networks, ICML.
+    Finn, Abbeel, Levine (2017), Model-agnostic meta-learning for fast adaptation of deep networks, ICML. Antoniou, Edwards, Storkey
+    (2019), How to train your MAML, ICLR, section 4.
     """
     n_tasks = len(query.x)
-    share = task_shares(query)
+    share = task_shares(query) if share is None else share
     losses, total = [], None
     for first in range(0, n_tasks, chunk or n_tasks):
         part = slice(first, first + (chunk or n_tasks))
@@ -214,6 +246,7 @@ def meta_gradient(
             share[part],
             order,
             seed + first,
+            step_weights,
         )
         losses.append(loss)
         total = gradient if total is None else {k: v + gradient[k] for k, v in total.items()}
@@ -230,28 +263,55 @@ def _chunk_gradient(
     share: Tensor,
     order: str,
     seed: int,
+    step_weights: Sequence[float] | None,
 ) -> tuple[Tensor, Tensors]:
-    steps = adaptation.inner_steps
+    steps, rule = adaptation.inner_steps, adaptation.rule
     shared = parameters.shared
-    start = expand(parameters.moving, len(query.x))
-    path, _ = inner_loop(kernels, adaptation, parameters, supports[:steps], seed, start)
-    loss, v, of_shared = kernels.query_gradient(path[-1], shared, supports[-1], query, seed + steps * SEED_STRIDE)
-    v = {k: t * share.reshape(-1, *(1,) * (t.ndim - 1)) for k, t in v.items()}
-    total_shared = {k: torch.tensordot(share, t, 1) for k, t in of_shared.items()}
+    path, _ = inner_loop(
+        kernels, adaptation, parameters, supports[:steps], seed, expand(rule.begin(parameters.moving), len(query.x))
+    )
+    total_shared = {name: torch.zeros_like(value) for name, value in shared.items()}
+
+    def judge(k: int, weight: float) -> tuple[Tensor, Tensors]:
+        """Query losses after `k` steps and their weighted gradients; those in shared parameters are added up."""
+        theta = of_network(path[k])
+        loss, of_moving, of_shared = kernels.query_gradient(
+            theta, shared, supports[-1], query, seed + steps * SEED_STRIDE, k
+        )
+        weights = share * weight
+        for name, t in of_shared.items():
+            total_shared[name] += torch.tensordot(weights, t, 1)
+        return loss, {name: t * weights.reshape(-1, *(1,) * (t.ndim - 1)) for name, t in of_moving.items()}
+
+    final = 1.0 if step_weights is None or not steps else float(step_weights[-1])
+    loss, v = judge(steps, final)
+    v |= {name: torch.zeros_like(value) for name, value in path[steps].items() if is_memory(name)}
     per_step = []
     for k in reversed(range(steps)):
-        sizes, n = adaptation.at(parameters.sizes, k), effective_rows(supports[k].weight)
-        if order == "exact":
+        if step_weights is not None and k + 1 < steps and step_weights[k]:
+            on_the_way = judge(k + 1, float(step_weights[k]))[1]
+            v = {name: t + on_the_way[name] if name in on_the_way else t for name, t in v.items()}
+        support, theta, seed_of_step = supports[k], path[k], seed + k * SEED_STRIDE
+        sizes, n = adaptation.at(parameters.sizes, k), effective_rows(support.weight)
+        g: Tensors = {}
+        if order == "exact" and rule.is_plain:
+            # The gradients are not needed before their cotangent is known: one kernel gives both.
             u = sizes.direction(v, n)
-            g, hv, hs = kernels.curvature(path[k], shared, supports[k], u, seed + k * SEED_STRIDE)
-        elif adaptation.learns:
-            g = kernels.gradient(path[k], shared, supports[k], seed + k * SEED_STRIDE)[1]
-        if adaptation.learns:
-            per_step.append(sizes.derivative(v, g, n))
-        if order == "exact":
+            g, hv, hs = kernels.curvature(theta, shared, support, u, seed_of_step, k)
+            if adaptation.learns:
+                per_step.append(rule.pull_back(theta, g, sizes, n, v)[2])
             v = {name: t - hv[name] for name, t in v.items()}
             total_shared = {name: t - hs[name].sum(0) for name, t in total_shared.items()}
+        elif order == "exact" or adaptation.learns or not rule.is_plain:
+            g = kernels.gradient(of_network(theta), shared, support, seed_of_step, k)[1]
+            v, u, of_sizes = rule.pull_back(theta, g, sizes, n, v)
+            if adaptation.learns:
+                per_step.append(of_sizes)
+            if order == "exact":
+                _, hv, hs = kernels.curvature(of_network(theta), shared, support, u, seed_of_step, k)
+                v = {name: t + hv[name] if name in hv else t for name, t in v.items()}
+                total_shared = {name: t + hs[name].sum(0) for name, t in total_shared.items()}
         del path[k + 1 :]
     collected = adaptation.collect(per_step[::-1], parameters.sizes) if adaptation.learns else {}
-    gradient = MetaParameters({k: t.sum(0) for k, t in v.items()}, total_shared, collected)
+    gradient = MetaParameters(rule.of_start({name: t.sum(0) for name, t in v.items()}), total_shared, collected)
     return loss, gradient.flat()

@@ -1,10 +1,21 @@
 """Normalisation inside an episode: layers by elementary operations that see row weights.
 
-What "batch statistics" mean is a choice: with ``batch_norm="episode"`` the statistics of a task's support rows normalise its
-support and its query, so no query row influences another, and padded rows (weight 0) never count; torch's own layer, given
-padded rows, would be off. LayerNorm and InstanceNorm are replaced too, for their fused kernels give wrong second derivatives
-where somebody differentiates *through* ``vmap`` (torch 2.13: off by .17 and .47 relative); fewshot's own kernels, ``vmap`` of
-derivatives, are exact with either, as its tests show. The replacements keep names, parameters and state dict.
+What "batch statistics" mean is a choice. With ``"episode"`` the statistics of a task's support rows normalise its support and its
+query, so no query row influences another: little bias, but noisy for few rows. With ``"transductive"`` each batch has its own, the
+query too, which is what most published code of MAML does: predictions then depend on which rows are predicted together. With
+``"global"`` running averages over meta-training normalise everything: stable, but off for a task whose inputs are shifted. With
+``"per_step"`` there is one running average for each inner step, since features change on the way (Antoniou, Edwards, Storkey 2019,
+section 4). Bronskill et al. (2020, section 3) compare such choices.
+
+Padded rows (weight 0) never count; torch's own layer, given padded rows, would be off. LayerNorm and InstanceNorm are replaced
+too, for their fused kernels give wrong second derivatives where somebody differentiates *through* ``vmap`` (torch 2.13: off by
+.17 and .47 relative); fewshot's own kernels, ``vmap`` of derivatives, are exact with either, as its tests show. The replacements
+keep names, parameters and state dict.
+
+References
+----------
+Antoniou, Edwards, Storkey (2019), How to train your MAML, ICLR. Bronskill, Gordon, Requeima, Nowozin, Turner (2020), TaskNorm:
+rethinking batch normalization for meta-learning, ICML.
 """
 
 from __future__ import annotations
@@ -22,7 +33,9 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .errors import InvalidParameterError
 
-__all__ = ["batch_norm_layers", "episode_statistics", "replace_norm_layers"]
+__all__ = ["STRATEGIES", "batch_norm_layers", "episode_statistics", "observed_moments", "replace_norm_layers"]
+
+STRATEGIES = ("episode", "global", "transductive", "per_step")
 
 
 class _Episode(threading.local):
@@ -30,6 +43,7 @@ class _Episode(threading.local):
 
     mask: Tensor | None = None
     captured: dict[str, Tensor] | None = None
+    only_observed: bool = False
 
 
 _episode = _Episode()
@@ -42,12 +56,25 @@ def episode_statistics(mask: Tensor, captured: dict[str, Tensor] | None = None) 
     A dict given as `captured` receives each layer's mean and variance under the buffers' names, ready to be passed back
     in a later forward pass without this context.
     """
-    outer = _episode.mask, _episode.captured
-    _episode.mask, _episode.captured = mask, captured
+    with _during(mask, captured, False):
+        yield
+
+
+@contextmanager
+def observed_moments(mask: Tensor, captured: dict[str, Tensor]) -> Iterator[None]:
+    """Fill `captured` as :func:`episode_statistics` does, while normalising with the stored statistics."""
+    with _during(mask, captured, True):
+        yield
+
+
+@contextmanager
+def _during(*state: Any) -> Iterator[None]:
+    outer = _episode.mask, _episode.captured, _episode.only_observed
+    _episode.mask, _episode.captured, _episode.only_observed = state
     try:
         yield
     finally:
-        _episode.mask, _episode.captured = outer
+        _episode.mask, _episode.captured, _episode.only_observed = outer
 
 
 class EpisodeBatchNorm(nn.Module):
@@ -98,8 +125,8 @@ class EpisodeBatchNorm(nn.Module):
             share = (counts / counts.sum().clamp(min=1)).reshape(-1, *(1,) * (x.ndim - 1))
             if x.ndim > 2:
                 share = share / x.shape[2:].numel()
-            mean = (share * x).sum(over)
-            var = (share * (x - mean.reshape(column)) ** 2).sum(over)
+            own_mean = (share * x).sum(over)
+            own_var = (share * (x - own_mean.reshape(column)) ** 2).sum(over)
             if _episode.captured is not None:
                 prefix = f"{self.name}." if self.name else ""
                 if f"{prefix}episode_mean" in _episode.captured:
@@ -107,8 +134,10 @@ class EpisodeBatchNorm(nn.Module):
                         f"module: layer {self.name!r} runs twice in a forward pass, so its batch statistics are not those of "
                         "one place; use two layers."
                     )
-                _episode.captured[f"{prefix}episode_mean"] = mean
-                _episode.captured[f"{prefix}episode_var"] = var
+                _episode.captured[f"{prefix}episode_mean"] = own_mean
+                _episode.captured[f"{prefix}episode_var"] = own_var
+            if not _episode.only_observed:
+                mean, var = own_mean, own_var
         x = (x - mean.reshape(column)) * (var + self.eps).rsqrt().reshape(column)
         if self.weight is None or self.bias is None:
             return x

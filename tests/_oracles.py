@@ -40,20 +40,57 @@ def leaf(tensor):
     return tensor.detach().clone().requires_grad_()
 
 
-def unrolled(forward, row_loss, parameters, tasks, *, log_c=True, first_order=False):
+def literal_update(rule, p, g, scale, memory):
+    """A parameter after one step of an inner optimiser, from its definition; `memory` is changed."""
+    memory["t"] = memory.get("t", 0) + 1
+    if rule == "momentum":
+        memory["u"] = 0.9 * memory.get("u", 0.0) + g
+        return p - scale * memory["u"]
+    if rule == "adam":
+        memory["m"] = 0.9 * memory.get("m", 0.0) + 0.1 * g
+        memory["v"] = 0.999 * memory.get("v", 0.0) + 0.001 * g**2
+        m, v = memory["m"] / (1 - 0.9 ** memory["t"]), memory["v"] / (1 - 0.999 ** memory["t"])
+        return p - scale * m / torch.sqrt(v + 1e-12)
+    return p - scale * g
+
+
+def unrolled(
+    forward,
+    row_loss,
+    parameters,
+    tasks,
+    *,
+    log_c=True,
+    first_order=False,
+    rule=None,
+    proximal=0.0,
+    step_weights=None,
+    share=None,
+):
     """Query losses after adaptation and the gradient of their mean.
 
-    ``forward(params, x, support_x)`` is the network; ``tasks`` a list of (list of (x, y, w), one per inner step; (x, y, w)).
+    ``forward(params, x, support_x)`` is the network, or a list of such, one for each inner step and one for the query; ``tasks`` a
+    list of (list of (x, y, w), one per inner step; (x, y, w)).
     Returns (losses, {"moving/...": gradient, "shared/...": ..., "sizes/...": ...}).
     """
     moving = {k: leaf(v) for k, v in parameters.moving.items()}
     shared = {k: leaf(v) for k, v in parameters.shared.items()}
     sizes = {k: leaf(v) for k, v in parameters.sizes.items()}
-    losses = []
+    losses, objective = [], []
+
+    def at(k):
+        return forward[k] if isinstance(forward, list) else forward
+
     for supports, (query_x, query_y, query_w) in tasks:
-        theta = dict(moving)
+        theta, memory = dict(moving), {name: {} for name in moving}
+
+        def judged(theta, k, supports=supports, query_x=query_x, query_y=query_y, query_w=query_w):
+            out = at(k)({**theta, **shared}, query_x, supports[-1][0] if supports else query_x)
+            return weighted_mean(row_loss(out, query_y), query_w)
+
+        weighted = 0.0
         for k, (x, y, w) in enumerate(supports):
-            loss = weighted_mean(row_loss(forward({**theta, **shared}, x, x), y), w)
+            loss = weighted_mean(row_loss(at(k)({**theta, **shared}, x, x), y), w)
             found = torch.autograd.grad(loss, list(theta.values()), create_graph=not first_order, allow_unused=True)
             new = {}
             for (name, p), g in zip(theta.items(), found, strict=True):
@@ -62,16 +99,19 @@ def unrolled(forward, row_loss, parameters, tasks, *, log_c=True, first_order=Fa
                 if f"log_c.{name}" in sizes and log_c:
                     n = kish(w)
                     alpha = alpha * n / (n + torch.exp(sizes[f"log_c.{name}"]))
-                new[name] = p - alpha * g
+                new[name] = literal_update(rule, p, g + proximal * (p - moving[name]), alpha, memory[name])
             theta = new
-        out = forward({**theta, **shared}, query_x, supports[-1][0] if supports else query_x)
-        losses.append(weighted_mean(row_loss(out, query_y), query_w))
+            if step_weights is not None:
+                weighted = weighted + step_weights[k] * judged(theta, k + 1)
+        losses.append(judged(theta, len(supports)))
+        objective.append(losses[-1] if step_weights is None or not supports else weighted)
     leaves = {
         **{f"moving/{k}": v for k, v in moving.items()},
         **{f"shared/{k}": v for k, v in shared.items()},
         **{f"sizes/{k}": v for k, v in sizes.items()},
     }
-    mean = torch.stack(losses).mean()
+    objective = torch.stack(objective)
+    mean = objective.mean() if share is None else (objective * share).sum()
     gradients = torch.autograd.grad(mean, list(leaves.values()), allow_unused=True)
     gradients = {
         k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), gradients, strict=True)

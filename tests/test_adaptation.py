@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from fewshot.adaptation import Adaptation, StepSizes, effective_rows, moving_names
+from fewshot.adaptation import Adaptation, moving_names
 from fewshot.errors import InvalidParameterError
+from fewshot.step_sizes import StepSizes, effective_rows
 
 F64 = torch.float64
 
@@ -132,7 +133,9 @@ class TestAdaptation:
     def test_collecting_puts_each_steps_derivative_in_its_place_and_sums_c(self):
         adaptation = Adaptation(2, 0.2)
         sizes = adaptation.init({"w": torch.zeros(2)})
-        per_step = [({"w": torch.tensor(float(k + 1))}, {"w": torch.tensor(10.0 * (k + 1))}) for k in range(3)]
+        per_step = [
+            {"log_alpha.w": torch.tensor(float(k + 1)), "log_c.w": torch.tensor(10.0 * (k + 1))} for k in range(3)
+        ]
         out = adaptation.collect(per_step, sizes)
         assert out["log_alpha.w"].tolist() == [1.0, 5.0] and float(out["log_c.w"]) == 60.0
 
@@ -147,6 +150,9 @@ class TestAdaptation:
             ({"inner_lr": math.inf}, "inner_lr"),
             ({"inner_lr": "fast"}, "inner_lr"),
             ({"learn_step_sizes": "layer"}, "learn_step_sizes"),
+            ({"optimizer": "rmsprop"}, "inner_optimizer"),
+            ({"proximal": -1.0}, "proximal"),
+            ({"proximal": "strong"}, "proximal"),
         ],
     )
     def test_wrong_settings(self, setting, name):

@@ -21,6 +21,8 @@ LAYERS = [
     "networks",
     "normalization",
     "losses",
+    "step_sizes",
+    "inner_optimizers",
     "adaptation",
     "solvers",
     "functional",

@@ -51,7 +51,17 @@ def compute(kind, functional, adaptation, meta, supports, query, **options):
 
 
 def check(
-    network, adaptation, kind, *, loss="squared", same=True, weighted=False, order="exact", dtype=F64, tolerance=1e-10
+    network,
+    adaptation,
+    kind,
+    *,
+    loss="squared",
+    same=True,
+    weighted=False,
+    order="exact",
+    dtype=F64,
+    tolerance=1e-10,
+    **objective,
 ):
     row_loss, literal = ROW_LOSSES[loss]
     n_out = 3 if loss == "nll" else 1
@@ -62,11 +72,18 @@ def check(
     supports, query = batch(tasks, steps, same)
     oracle_tasks = [(s[:steps], q) for s, q in tasks]
     expected_loss, expected = unrolled(
-        forward_of(network, module), literal, meta, oracle_tasks, first_order=order == "first"
+        forward_of(network, module),
+        literal,
+        meta,
+        oracle_tasks,
+        first_order=order == "first",
+        rule=adaptation.optimizer,
+        proximal=adaptation.proximal,
+        **objective,
     )
     if not adaptation.learns:
         expected = {k: v for k, v in expected.items() if not k.startswith("sizes/")}
-    found = compute(kind, functional, adaptation, meta, supports, query, order=order)
+    found = compute(kind, functional, adaptation, meta, supports, query, order=order, **objective)
     got = found.gradient.flat()
     torch.testing.assert_close(found.loss, expected_loss, rtol=max(tolerance, 1e-12), atol=0)
     assert relative_error(got, expected) < tolerance
@@ -112,6 +129,53 @@ def test_exact_in_the_step_sizes_of_a_parameter_without_axes(learn):
 @pytest.mark.parametrize("order", ["exact", "first"])
 def test_every_step_may_have_rows_of_its_own(order, kind):
     check("plain", Adaptation(3, 0.1), kind, same=False, order=order)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", ["exact", "first"])
+@pytest.mark.parametrize("proximal", [0.0, 0.7])
+@pytest.mark.parametrize("rule", ["gradient_descent", "momentum", "adam"])
+def test_exact_through_every_inner_optimizer(rule, proximal, order, kind):
+    adaptation = Adaptation(3, 0.03, optimizer=rule, proximal=proximal)
+    check("plain", adaptation, kind, weighted=True, order=order, same=False)
+
+
+@pytest.mark.parametrize("rule", ["momentum", "adam"])
+@pytest.mark.parametrize("learn", ["parameter", False])
+def test_exact_through_inner_optimizers_when_some_parameters_are_shared(learn, rule):
+    check("scalar", Adaptation(2, 0.05, learn, adapted=["head.*", "temperature"], optimizer=rule), "vmap")
+
+
+def test_adam_has_finite_derivatives_where_a_gradient_is_zero():
+    """Behind units that are never active."""
+    module = make("plain").apply(lambda m: None)
+    module[1] = torch.nn.ReLU()
+    with torch.no_grad():
+        module[0].bias[2] = -100.0
+    adaptation = Adaptation(3, 0.03, optimizer="adam")
+    functional, meta = parts(module, adaptation)
+    supports, query = batch(draw_tasks(N_IN), 3)
+    found = compute("vmap", functional, adaptation, meta, supports, query)
+    assert torch.isfinite(found.vector).all()
+
+
+WEIGHTS = (0.2, 0.0, 0.5, 0.3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", ["exact", "first"])
+def test_multi_step_loss(order, kind):
+    check("plain", Adaptation(4, 0.1), kind, weighted=True, order=order, step_weights=WEIGHTS)
+
+
+@pytest.mark.parametrize("rule", ["gradient_descent", "adam"])
+def test_multi_step_loss_with_shared_parameters_and_batch_statistics(rule):
+    check("batch_norm", Adaptation(4, 0.03, adapted="head", optimizer=rule), "vmap", step_weights=WEIGHTS)
+
+
+def test_weights_of_the_tasks():
+    check("plain", Adaptation(2, 0.1), "vmap", share=torch.tensor([0.5, 0.0, 0.3], dtype=F64))
+    check("plain", Adaptation(2, 0.1), "vmap", share=torch.tensor([0.1, 2.0, 0.3], dtype=F64), step_weights=(1.0, 3.0))
 
 
 def test_batch_statistics_of_the_query_are_those_of_the_last_steps_rows():
@@ -327,9 +391,9 @@ def test_chunks_bound_the_number_of_tasks_at_once():
     class Counting(LoopKernels):
         most = 0
 
-        def curvature(self, moving, shared, support, direction, seed=0):
+        def curvature(self, moving, shared, support, direction, seed=0, step=0):
             self.most = max(self.most, len(support.x))
-            return super().curvature(moving, shared, support, direction, seed)
+            return super().curvature(moving, shared, support, direction, seed, step)
 
     kernels = Counting(functional)
     meta_gradient(kernels, adaptation, meta, supports, query, chunk=2)

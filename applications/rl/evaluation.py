@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fewshot.adaptation import Tensors
 from fewshot.errors import DivergenceError, InvalidDataError
 from fewshot.kernels import VectorizedKernels
 from fewshot.metagradient import MetaParameters, expand
+from fewshot.step_sizes import Tensors
 from fewshot.threads import threads_for
 
 from .checks import check_count, check_positive

@@ -20,10 +20,10 @@ import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator
 
-from fewshot.adaptation import Tensors
 from fewshot.errors import DivergenceError, InvalidDataError, InvalidParameterError, NotFittedError
 from fewshot.kernels import LoopKernels
 from fewshot.metagradient import MetaParameters, expand
+from fewshot.step_sizes import Tensors
 from fewshot.threads import threads_for
 from fewshot.training.callbacks import CallbackSupportMixin, progress_bar, report_rounds, with_callbacks
 

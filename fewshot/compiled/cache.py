@@ -61,15 +61,16 @@ class Request:
             for name, t in ({} if part is None else columns(part)).items()
         )
         dtype = next(iter(self.parameters.moving.values())).dtype
-        settings = (self.kind, a.learn_step_sizes, a.scales, tuple(self.parameters.moving), self.query is None, dtype)
+        names = tuple(self.parameters.moving)
+        settings = (self.kind, a.learn_step_sizes, a.scales, a.optimizer, a.proximal, names, self.query is None, dtype)
         return settings, self.functional.skeleton.training, rows
 
     def program(self) -> Generator[None, None, Program]:
         """Write the program, in parts; raises :class:`UnsupportedError`."""
         task = Task(
-            self.parameters.moving,
+            self.adaptation.rule.begin(self.parameters.moving),
             self.parameters.shared,
-            self.functional.constant,
+            self.functional.constants(self.functional.constant, 0),
             _first(self.support),
             {n: v[0] if n.startswith("log_alpha.") else v for n, v in self.parameters.sizes.items()},
         )

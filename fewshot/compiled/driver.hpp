@@ -5,14 +5,16 @@
 // SAVED and SCRATCH in bytes, and the functions.
 
 struct Arguments {
-  int64_t first, last, tasks, steps, size_steps;
+  int64_t first, last, tasks, steps, size_steps, constant_steps, share_is_given;
   const void* const* in;  // MOVING, SHARED, CONSTANT, SIZES, QUERY, then SUPPORT of each step; the last serves the query
-  real* share;            // weight of each task in the mean: equal for tasks with query rows of some weight, else zero
+  real* share;            // weight of each task in the mean: given, or to be set: equal for tasks with query rows of some
+                          // weight, else zero
   real* loss;             // of the query, or of the support after adaptation
   real* losses;           // (steps, tasks): of the support, before each step
   real* out;              // sums over tasks of what is MOVING, SHARED and SIZES; for adapt the adapted parameters, one after
                           // another and each with a task axis, or null
   char* workspace;
+  const real* step_weights;  // of the query loss after each step in the objective; null: after the last one alone
 };
 
 constexpr int64_t padded(int64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -73,6 +75,12 @@ struct Task {
     std::memcpy(in + AT_CONSTANT, a.in + IN_CONSTANT, CONSTANT * sizeof(void*));
     for (int i = 0; i < QUERY; i++) in[AT_QUERY + i] = (const char*)a.in[IN_QUERY + i] + t * QUERY_BYTES[i];
   }
+  // Steps past the last one that constants are kept for use that one's.
+  void constants(int64_t k) {
+    const int64_t kept = k < a.constant_steps ? k : a.constant_steps - 1;
+    for (int i = 0; i < CONSTANT; i++)
+      if (CONSTANT_PER_STEP[i]) in[AT_CONSTANT + i] = (const char*)a.in[IN_CONSTANT + i] + kept * CONSTANT_BYTES[i];
+  }
   void moving(const void* const* at) { std::memcpy(in, at, MOVING * sizeof(void*)); }
   void cotangent(void* const* at) { std::memcpy(in + AT_COTANGENT, at, MOVING * sizeof(void*)); }
   void support(int64_t k) {
@@ -110,7 +118,8 @@ extern "C" void meta_gradient(const Arguments* arguments) {
   char* const scratch = saved + steps * SAVED;
   real unused;
   int64_t valid = 0;
-  for (int64_t t = 0; t < a.tasks; t++) valid += has_query_rows(a, t);
+  if (!a.share_is_given)
+    for (int64_t t = 0; t < a.tasks; t++) valid += has_query_rows(a, t);
   for (int64_t t = a.first; t < a.last; t++) {
     Task task(a, t);
     task.moving(a.in);
@@ -118,25 +127,36 @@ extern "C" void meta_gradient(const Arguments* arguments) {
       place(path + (k + 1) * MOVING_BYTES, MOVING_SIZE, MOVING, at);
       task.support(k);
       task.sizes(k);
+      task.constants(k);
       void* out[MOVING + 1];
       std::memcpy(out, at, sizeof(out));
       out[MOVING] = &unused;
       step(task.in, out, saved + k * SAVED, scratch);
       task.moving(at);
     }
-    task.support(steps ? steps - 1 : 0);
-    {
+    if (!a.share_is_given) a.share[t] = has_query_rows(a, t) ? real(1) / valid : real(0);
+    // The query loss at what `task` has as parameters: gradients in moving ones into `into`, those in shared ones are added up.
+    const auto judge = [&](int64_t k, void* const* into, real* loss) {
       void* out[1 + MOVING + SHARED];
-      out[0] = a.loss + t;
-      std::memcpy(out + 1, v, MOVING * sizeof(void*));
+      out[0] = loss;
+      std::memcpy(out + 1, into, MOVING * sizeof(void*));
       std::memcpy(out + 1 + MOVING, of_shared, SHARED * sizeof(void*));
+      task.support(steps ? steps - 1 : 0);
+      task.constants(k);
       query(task.in, out, nullptr, scratch);
-    }
-    const real share = a.share[t] = has_query_rows(a, t) ? real(1) / valid : real(0);
-    for (int i = 0; i < MOVING; i++)
-      for (int64_t j = 0; j < MOVING_SIZE[i]; j++) ((real*)v[i])[j] *= share;
-    add(share, of_shared, sum_shared, SHARED_SIZE, SHARED);
+      const real weight = a.share[t] * (a.step_weights && k ? a.step_weights[k - 1] : real(1));
+      for (int i = 0; i < MOVING; i++)
+        for (int64_t j = 0; j < MOVING_SIZE[i]; j++) ((real*)into[i])[j] *= weight;
+      add(weight, of_shared, sum_shared, SHARED_SIZE, SHARED);
+    };
+    judge(steps, v, a.loss + t);
     for (int64_t k = steps - 1; k >= 0; k--) {
+      if (a.step_weights && k + 1 < steps && a.step_weights[k]) {
+        place(path + (k + 1) * MOVING_BYTES, MOVING_SIZE, MOVING, at);
+        task.moving(at);
+        judge(k + 1, w, &unused);
+        add(1, w, v, MOVING_SIZE, MOVING);
+      }
       if (k) {
         place(path + k * MOVING_BYTES, MOVING_SIZE, MOVING, at);
         task.moving(at);
@@ -145,6 +165,7 @@ extern "C" void meta_gradient(const Arguments* arguments) {
       }
       task.support(k);
       task.sizes(k);
+      task.constants(k);
       task.cotangent(v);
       void* out[MOVING + PULLED_SHARED + PULLED_SIZES + 1];
       std::memcpy(out, w, MOVING * sizeof(void*));
@@ -191,10 +212,12 @@ extern "C" void adapt(const Arguments* arguments) {
       out[MOVING] = a.losses + k * a.tasks + t;
       task.support(k);
       task.sizes(k);
+      task.constants(k);
       step(task.in, out, a.workspace + 2 * MOVING_BYTES, scratch);
       task.moving(out);
     }
     task.support(a.steps ? a.steps - 1 : 0);
+    task.constants(a.steps);
     void* out[1] = {a.loss + t};
     evaluate(task.in, out, nullptr, scratch);
   }

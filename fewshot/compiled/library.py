@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adaptation import Tensors
+from ..step_sizes import Tensors
 from ..tasks import Rows
 from .program import Program
 from .tracing import columns
@@ -23,9 +23,10 @@ __all__ = ["Library"]
 class _Arguments(ctypes.Structure):
     """As in driver.hpp."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("first", "last", "tasks", "steps", "size_steps")] + [
-        (name, ctypes.c_void_p) for name in ("inputs", "share", "loss", "losses", "out", "workspace")
-    ]
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in ("first", "last", "tasks", "steps", "size_steps", "constant_steps", "share_is_given")
+    ] + [(name, ctypes.c_void_p) for name in ("inputs", "share", "loss", "losses", "out", "workspace", "step_weights")]
 
 
 class _Inputs:
@@ -68,13 +69,20 @@ class Library:
         self._library.workspace_bytes.restype = ctypes.c_int64
         self._names, self._rows, self._dtype = program.names, program.rows, program.dtype
         self._parameters = [(g, n) for g in ("moving", "shared", "constant", "sizes") for n in program.names[g]]
-        self._per_step = next((n for n in program.names["sizes"] if n.startswith("log_alpha.")), None)
+        self._sizes_per_step = next((n for n in program.names["sizes"] if n.startswith("log_alpha.")), None)
+        self._constants_per_step = next(iter(program.per_step), None)
         self.agrees: bool | None = None
         self._size: int | None = None  # of a gradient
         self._workspaces: list[Tensor] = []  # at rest
 
     def meta_gradient(
-        self, groups: dict[str, Tensors], supports: Sequence[Rows], query: Rows, steps: int
+        self,
+        groups: dict[str, Tensors],
+        supports: Sequence[Rows],
+        query: Rows,
+        steps: int,
+        share: Tensor | None = None,
+        step_weights: Sequence[float] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Query losses after adaptation, and the derivatives of their mean.
 
@@ -88,6 +96,10 @@ class Library:
             Query rows.
         steps : int
             Inner steps.
+        share : Tensor of shape (tasks,), default=None
+            Weight of each task in the mean; None: equal for tasks with query rows.
+        step_weights : sequence of float, default=None
+            Weight of the query loss after each step in what is differentiated; None: after the last one alone.
 
         Returns
         -------
@@ -98,7 +110,11 @@ class Library:
         """
         n_tasks = len(query.x)
         inputs = self._inputs(groups, supports, query, steps)
-        loss, share = torch.empty(n_tasks, dtype=self._dtype), torch.empty(n_tasks, dtype=self._dtype)
+        loss = torch.empty(n_tasks, dtype=self._dtype)
+        given = share is not None
+        share = torch.empty(n_tasks, dtype=self._dtype) if share is None else share.to(self._dtype).contiguous()
+        weights = None if step_weights is None else torch.tensor(step_weights, dtype=self._dtype)
+        assert weights is None or len(weights) == steps
         if self._size is None:
             self._size = sum(groups[g][n].numel() for g, n in self._parameters if g != "constant")
         size = self._size
@@ -106,10 +122,18 @@ class Library:
 
         def run(first: int, last: int, *read: object) -> Tensor:
             vector = torch.zeros(size, dtype=self._dtype)
-            self._call(self._library.meta_gradient, first=first, last=last, out=vector.data_ptr(), **common)
+            self._call(
+                self._library.meta_gradient,
+                first=first,
+                last=last,
+                out=vector.data_ptr(),
+                share_is_given=int(given),
+                step_weights=None if weights is None else weights.data_ptr(),
+                **common,
+            )
             return vector
 
-        vector, *others = _in_threads(run, n_tasks, inputs, loss, share)
+        vector, *others = _in_threads(run, n_tasks, inputs, loss, share, weights)
         for other in others:
             vector += other
         return loss, share, vector
@@ -192,7 +216,10 @@ class Library:
         return {
             "tasks": n_tasks,
             "steps": steps,
-            "size_steps": 1 if self._per_step is None else len(groups["sizes"][self._per_step]),
+            "size_steps": 1 if self._sizes_per_step is None else len(groups["sizes"][self._sizes_per_step]),
+            "constant_steps": 1
+            if self._constants_per_step is None
+            else len(groups["constant"][self._constants_per_step]),
             "inputs": ctypes.cast(array, ctypes.c_void_p),
             **{name: t.data_ptr() for name, t in outputs.items()},
         }

@@ -9,8 +9,9 @@ from importlib import resources
 import torch
 from torch.fx import Graph, Node
 
-from ..adaptation import Adaptation, Tensors
+from ..adaptation import Adaptation
 from ..functional import FunctionalModule
+from ..step_sizes import Tensors
 from ..tasks import Rows
 from .lowering import Lowering
 from .nests import type_name
@@ -36,6 +37,8 @@ class Program:
         Shape and type of each column of the "support" and the "query" of a task.
     dtype : torch.dtype
         Type of the parameters.
+    per_step : tuple of str
+        Names of the constant tensors whose first axis is the inner step.
     length : int
         Characters that were written for this network; the rest is the same for all.
     """
@@ -44,6 +47,7 @@ class Program:
     names: dict[str, list[str]]
     rows: dict[str, dict[str, tuple[tuple[int, ...], torch.dtype]]]
     dtype: torch.dtype
+    per_step: tuple[str, ...]
     length: int
 
 
@@ -88,11 +92,11 @@ def meta_gradient_program(
     yield
     _add(lowering, asked, names, [("query", asked.results(["loss", "cotangent", "shared"]))])
     macros = {
+        "QUERY_WEIGHT": names["query"].index("weight"),
         "PULLED_SHARED": len(step.outputs["shared"]),
         "PULLED_SIZES": len(pulled),
-        "QUERY_WEIGHT": names["query"].index("weight"),
     }
-    return _program(lowering, task, query, names, "HAS_META_GRADIENT", macros)
+    return _program(lowering, functional, task, query, names, "HAS_META_GRADIENT", macros)
 
 
 def adapt_program(
@@ -106,7 +110,7 @@ def adapt_program(
     names = _names(task, query)
     _add(lowering, step, names, [("step", step.results(["moving", "loss"]))])
     _add(lowering, judged, names, [("evaluate", judged.results(["loss"]))])
-    return _program(lowering, task, query, names, "HAS_ADAPT", {})
+    return _program(lowering, functional, task, query, names, "HAS_ADAPT", {})
 
 
 def _names(task: Task, query: Rows | None) -> dict[str, list[str]]:
@@ -190,7 +194,13 @@ def _without_duplicates(graph: Graph, functions: Sequence[tuple[str, list[Node]]
 
 
 def _program(
-    lowering: Lowering, task: Task, query: Rows | None, names: dict[str, list[str]], kind: str, macros: dict[str, int]
+    lowering: Lowering,
+    functional: FunctionalModule,
+    task: Task,
+    query: Rows | None,
+    names: dict[str, list[str]],
+    kind: str,
+    macros: dict[str, int],
 ) -> Program:
     dtypes = {t.dtype for t in (*task.moving.values(), *task.shared.values(), *task.sizes.values())}
     if len(dtypes) != 1:
@@ -218,6 +228,8 @@ def _program(
         table("SHARED_SIZE", sizes(task.shared)),
         table("SIZES_SIZE", sizes(task.sizes)),
         table("SIZES_PER_STEP", [int(n.startswith("log_alpha.")) for n in names["sizes"]]),
+        table("CONSTANT_BYTES", [t.numel() * t.element_size() for t in task.constant.values()]),
+        table("CONSTANT_PER_STEP", [int(name in functional.per_step) for name in names["constant"]]),
         table("SUPPORT_BYTES", row_bytes(task.support)),
         table("QUERY_BYTES", row_bytes(query)),
         f"constexpr int64_t SAVED = {lowering.memory.saved}, SCRATCH = {max(f.scratch for f in lowering.memory.functions)};",
@@ -228,4 +240,11 @@ def _program(
         name: {} if part is None else {n: (tuple(t.shape), t.dtype) for n, t in columns(part).items()}
         for name, part in (("support", task.support), ("query", query))
     }
-    return Program("\n".join([runtime, *header, "", functions, "", driver]), names, rows, dtype, len(functions))
+    return Program(
+        "\n".join([runtime, *header, "", functions, "", driver]),
+        names,
+        rows,
+        dtype,
+        tuple(sorted(functional.per_step)),
+        len(functions),
+    )

@@ -24,9 +24,11 @@ from torch._decomp import _core_aten_decompositions_post_autograd, get_decomposi
 from torch.func import grad_and_value, vjp
 from torch.fx import Graph, Node
 
-from ..adaptation import Adaptation, StepSizes, Tensors, effective_rows
+from ..adaptation import Adaptation
 from ..functional import FunctionalModule, differentiable_forward
+from ..metagradient import of_network
 from ..recording import record
+from ..step_sizes import StepSizes, Tensors, effective_rows
 from ..tasks import Rows
 from .values import UnsupportedError
 
@@ -84,37 +86,33 @@ def _rows(tensors: Tensors) -> Rows:
 
 def trace_step(functional: FunctionalModule, adaptation: Adaptation, task: Task, *, order: str | None) -> Trace:
     """Record ``step`` and, unless `order` is None, ``pull_back``."""
-    scales = adaptation.scales
+    scales, rule = adaptation.scales, adaptation.rule
 
     def kernel(groups: dict[str, Tensors]) -> dict[str, Tensors]:
         moving, shared, constant = groups["moving"], groups["shared"], groups["constant"]
         support = _rows(groups["support"])
         n = effective_rows(support.weight.unsqueeze(0))
         sizes = _step_sizes(groups["sizes"], scales)
+        weights = of_network(moving)
 
         def gradient(m: Tensors, s: Tensors) -> tuple[Tensors, Tensor]:
             result: tuple[Tensors, Tensor] = grad_and_value(functional.support_loss)(m, s, constant, support)
             return result
 
         if order == "exact":
-            result: Any = vjp(gradient, moving, shared, has_aux=True)
+            result: Any = vjp(gradient, weights, shared, has_aux=True)
             g, pull_back, loss = result
         else:
-            g, loss = gradient(moving, shared)
-        after = _one(sizes.step(_batch(moving), _batch(g), n))
+            g, loss = gradient(weights, shared)
+        after = _one(rule.step(_batch(moving), _batch(g), sizes, n))
         out: dict[str, Tensors] = {"moving": after, "loss": {"loss": loss}}
         if order is None:
             return out
-        v = groups["cotangent"]
-        out |= {"cotangent": v, "shared": {}, "sizes": {}}
+        v, of_g, of_sizes = rule.pull_back(_batch(moving), _batch(g), sizes, n, _batch(groups["cotangent"]))
+        out |= {"cotangent": _one(v), "shared": {}, "sizes": of_sizes if adaptation.learns else {}}
         if order == "exact":
-            of_moving, of_shared = pull_back(_one(sizes.direction(_batch(v), n)))
-            out["cotangent"] = {k: t - of_moving[k] for k, t in v.items()}
-            out["shared"] = {k: -t for k, t in of_shared.items()}
-        if adaptation.learns:
-            alpha, c = sizes.derivative(_batch(v), _batch(g), n)
-            out["sizes"] = {f"log_alpha.{k}": t for k, t in alpha.items()}
-            out["sizes"] |= {f"log_c.{k}": t for k, t in (c or {}).items()}
+            of_weights, out["shared"] = pull_back(_one(of_g))
+            out["cotangent"] |= {k: out["cotangent"][k] + t for k, t in of_weights.items()}
         return out
 
     groups = _groups(task) | {"sizes": task.sizes}
@@ -128,9 +126,11 @@ def trace_query(functional: FunctionalModule, task: Task, query: Rows) -> Trace:
 
     def kernel(groups: dict[str, Tensors]) -> dict[str, Tensors]:
         rows = _rows(groups["support"]), _rows(groups["query"])
-        (of_moving, of_shared), loss = grad_and_value(functional.query_loss, (0, 1))(
-            groups["moving"], groups["shared"], groups["constant"], *rows
+        moving = groups["moving"]
+        (of_weights, of_shared), loss = grad_and_value(functional.query_loss, (0, 1))(
+            of_network(moving), groups["shared"], groups["constant"], *rows
         )
+        of_moving = {k: of_weights[k] if k in of_weights else torch.zeros_like(t) for k, t in moving.items()}
         return {"loss": {"loss": loss}, "cotangent": of_moving, "shared": of_shared}
 
     return _record(kernel, _groups(task) | {"query": columns(query)})
@@ -140,7 +140,12 @@ def trace_evaluate(functional: FunctionalModule, task: Task, query: Rows | None)
     """Record ``evaluate``: the loss of the query, or of the support where that is None."""
 
     def kernel(groups: dict[str, Tensors]) -> dict[str, Tensors]:
-        arguments: list[Any] = [groups["moving"], groups["shared"], groups["constant"], _rows(groups["support"])]
+        arguments: list[Any] = [
+            of_network(groups["moving"]),
+            groups["shared"],
+            groups["constant"],
+            _rows(groups["support"]),
+        ]
         if query is None:
             return {"loss": {"loss": functional.support_loss(*arguments)}}
         arguments.append(_rows(groups["query"]))

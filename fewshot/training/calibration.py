@@ -15,7 +15,7 @@ import torch
 
 from ..engine import Engine
 from ..inference import halved
-from ..metagradient import MetaParameters, expand, inner_loop
+from ..metagradient import MetaParameters, inner_loop, of_network
 from ..tasks import Rows
 
 __all__ = ["calibrated"]
@@ -45,10 +45,8 @@ def calibrated(engine: Engine, parameters: MetaParameters, supports: Sequence[Ro
     for times in range(MOST_HALVINGS):
         sizes = halved(parameters.sizes, times)
         trial = MetaParameters(parameters.moving, parameters.shared, sizes)
-        path, losses = inner_loop(
-            engine.kernels, engine.adaptation, trial, supports, 0, expand(trial.moving, len(supports[0].x))
-        )
-        after, _ = engine.kernels.gradient(path[-1], trial.shared, supports[-1], 0)
+        path, losses = inner_loop(engine.kernels, engine.adaptation, trial, supports, 0)
+        after, _ = engine.kernels.gradient(of_network(path[-1]), trial.shared, supports[-1], 0, steps)
         worse = ~(after <= losses[0])
         hopeless = ~torch.isfinite(losses[0])
         if float((worse & ~hopeless).double().mean()) <= TOLERATED and bool(torch.isfinite(after[~hopeless]).all()):

@@ -8,7 +8,7 @@ from fewshot.compiled import Library, Request, library_for
 from fewshot.functional import FunctionalModule
 from fewshot.kernels import LoopKernels
 from fewshot.losses import squared_error
-from fewshot.metagradient import MetaParameters, inner_loop, meta_gradient
+from fewshot.metagradient import MetaParameters, expand, inner_loop, meta_gradient, of_network
 from fewshot.tasks import Rows
 
 F64 = torch.float64
@@ -70,12 +70,22 @@ class Setting:
         extra=None,
         padded=True,
         empty_query=False,
+        batch_norm="episode",
+        objective=None,
     ):
         self.adaptation = adaptation or Adaptation(2, 0.1)
         self.order, self.dtype, self.n_out, self.extra, self.target = order, dtype, n_out, extra, target
         self.n_in = n_in
         module = seeded(make).to(dtype)
-        self.functional = FunctionalModule(module, row_loss, self.adaptation.adapted, n_out)
+        self.functional = FunctionalModule(
+            module,
+            row_loss,
+            self.adaptation.adapted,
+            n_out,
+            batch_norm=batch_norm,
+            inner_steps=self.adaptation.inner_steps,
+        )
+        self.objective = objective or {}
         self.g = torch.Generator().manual_seed(1)
         sizes = {
             k: (v + 0.3 * torch.randn(v.shape, generator=self.g)).to(dtype)
@@ -104,7 +114,8 @@ class Setting:
     def groups(self):
         meta = self.meta
         constant = self.functional.constant
-        return {"moving": meta.moving, "shared": meta.shared, "constant": constant, "sizes": meta.sizes}
+        moving = self.adaptation.rule.begin(meta.moving)
+        return {"moving": moving, "shared": meta.shared, "constant": constant, "sizes": meta.sizes}
 
     def request(self, kind=None, query="as it is"):
         query = self.query if query == "as it is" else query
@@ -123,13 +134,17 @@ class Setting:
 
     def expected(self):
         kernels = LoopKernels(self.functional)
-        return meta_gradient(kernels, self.adaptation, self.meta, self.supports, self.query, order=self.order)
+        return meta_gradient(
+            kernels, self.adaptation, self.meta, self.supports, self.query, order=self.order, **self.objective
+        )
 
     def check(self):
         """Compare the meta-gradient; every tensor has to have a derivative that is not all zero somewhere."""
         expected = self.expected()
         steps = self.adaptation.inner_steps
-        loss, share, vector = self.library().meta_gradient(self.groups, self.supports, self.query, steps)
+        groups = self.groups
+        loss, share, vector = self.library().meta_gradient(groups, self.supports, self.query, steps, **self.objective)
+        vector = self.adaptation.rule.fold(groups["moving"], vector)
         tolerance = TOLERANCE[self.dtype]
         assert torch.isfinite(expected.vector).all() and expected.vector.any(), "nothing to compare"
         torch.testing.assert_close(share, expected.share)
@@ -157,11 +172,12 @@ class Setting:
         for name, expected in path[-1].items():
             torch.testing.assert_close(moving[name], expected, rtol=tolerance, atol=tolerance)
         judged = self.supports[-1] if query is None else query
-        after = kernels.query_gradient(path[-1], self.meta.shared, self.supports[-1], judged)[0]
+        adapted = of_network(path[-1])
+        after = kernels.query_gradient(adapted, self.meta.shared, self.supports[-1], judged, 0, steps)[0]
         torch.testing.assert_close(loss, after, rtol=tolerance, atol=tolerance)
         nothing, _, again = library.adapt(self.groups, self.supports, query, steps, keep=False)
         assert not nothing and torch.equal(again, loss)
 
     def start(self):
         n_tasks = len(self.supports[0].x)
-        return {k: v.expand(n_tasks, *v.shape) for k, v in self.meta.moving.items()}
+        return expand(self.adaptation.rule.begin(self.meta.moving), n_tasks)

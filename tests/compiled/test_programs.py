@@ -52,6 +52,9 @@ def joined(*functions):
         ("first", {"inner_steps": 0}),
         ("first", {"learn_step_sizes": False}),
         ("first", {"adapted": "body", "learn_step_sizes": "parameter"}),
+        *((order, {"optimizer": rule}) for rule in ("momentum", "adam") for order in ("exact", "first")),
+        ("exact", {"optimizer": "adam", "proximal": 0.7, "learn_step_sizes": False}),
+        ("exact", {"proximal": 0.7, "adapted": "head"}),
     ],
     ids=lambda v: v if isinstance(v, str) else "-".join(map(str, v.values())) or "as usual",
 )
@@ -61,6 +64,30 @@ def test_every_setting_of_the_inner_loop(order, settings):
     expected = setting.check()
     assert expected.share[0] == 0, "a task without query rows was to be among them"
     assert adaptation.adapted == "all" or setting.meta.shared
+
+
+@pytest.mark.parametrize("order", ["exact", "first"])
+def test_the_objective_may_weigh_tasks_and_steps(order):
+    objective = {"step_weights": (0.2, 0.0, 0.8), "share": torch.tensor([0.5, 0.0, 2.0], dtype=F64)}
+    setting = Setting(plain(), Adaptation(3, 0.2, adapted="body"), order=order, objective=objective)
+    weighed = setting.check()
+    for name in objective:
+        setting.objective = {k: v for k, v in objective.items() if k != name}
+        assert not torch.allclose(setting.check().vector, weighed.vector)
+
+
+def normalised():
+    return nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1))
+
+
+@pytest.mark.parametrize("strategy", ["episode", "global", "transductive", "per_step"])
+def test_every_meaning_of_batch_statistics(strategy):
+    setting = Setting(normalised, Adaptation(3, 0.1), batch_norm=strategy, objective={"step_weights": (0.2, 0.3, 0.5)})
+    for name in setting.functional.running:
+        value = setting.functional.constant[name]
+        value += torch.rand(value.shape, generator=setting.g).to(F64)
+    setting.check()
+    setting.check_adapting()
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from fewshot.adaptation import Adaptation, Tensors, effective_rows
+from fewshot.adaptation import Adaptation
 from fewshot.functional import FunctionalModule
 from fewshot.kernels import Kernels
 from fewshot.metagradient import MetaParameters
+from fewshot.step_sizes import Tensors, effective_rows
 from fewshot.tasks import Rows
 
 from ..environments.protocols import EpisodeBatch

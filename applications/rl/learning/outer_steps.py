@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewshot.adaptation import Tensors
 from fewshot.kernels import VectorizedKernels
 from fewshot.metagradient import MetaGradient, MetaParameters, expand, take_tasks, task_shares
+from fewshot.step_sizes import Tensors
 from fewshot.tasks import Rows
 from fewshot.training.outer import OuterOptimizer
 

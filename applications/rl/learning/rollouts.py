@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_leaves
 
-from fewshot.adaptation import Tensors
 from fewshot.errors import InvalidParameterError
 from fewshot.functional import differentiable_forward
 from fewshot.recording import Recorded
+from fewshot.step_sizes import Tensors
 
 from ..environments.failures import check_finite
 from ..environments.protocols import EpisodeBatch

@@ -25,10 +25,11 @@ from torch import Tensor
 from torch.func import grad, vjp, vmap
 from torch.utils._pytree import tree_leaves
 
-from fewshot.adaptation import Adaptation, Tensors, effective_rows
+from fewshot.adaptation import Adaptation
 from fewshot.functional import FunctionalModule, differentiable_forward
 from fewshot.metagradient import MetaParameters, task_shares
 from fewshot.recording import Recorded
+from fewshot.step_sizes import Tensors, effective_rows
 from fewshot.tasks import Rows
 
 __all__ = ["AdaptedFisher", "conjugate_gradient", "trust_region_step"]

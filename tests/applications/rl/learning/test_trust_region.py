@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fewshot.adaptation import Adaptation, effective_rows
+from fewshot.adaptation import Adaptation
 from fewshot.applications.rl.learning.distributions import Categorical, Gaussian
 from fewshot.applications.rl.learning.networks import PolicyNetwork
 from fewshot.applications.rl.learning.surrogates import Surrogate, pack
@@ -12,6 +12,7 @@ from fewshot.applications.rl.learning.trust_region import AdaptedFisher, conjuga
 from fewshot.functional import FunctionalModule
 from fewshot.kernels import LoopKernels
 from fewshot.metagradient import MetaParameters, expand, inner_loop
+from fewshot.step_sizes import effective_rows
 from fewshot.tasks import Rows
 
 F64 = torch.float64
