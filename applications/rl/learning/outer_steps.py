@@ -3,8 +3,8 @@
 * ``"trpo"``: a natural-gradient step inside a trust region (Finn, Abbeel, Levine 2017, section 5.3), see :mod:`.trust_region`;
 * ``"ppo"``: several Adam steps on the same episodes along the gradient of the clipped surrogate, as in ProMP (Rothfuss et al. 2019,
   section 6). ProMP holds the initial policy near the one that acted by a penalty; here the steps end before the initial or the
-  adapted policies diverge by more than the bound, which needs no weight to be tuned and keeps training from degrading. The first
-  step is shortened until it is within, and the learning rate follows;
+  adapted policies diverge by more than the bound, which needs no weight to be tuned. The first step is shortened until it is
+  within, and the learning rate follows; what long trainings lose all the same is dealt with in :mod:`.decline`;
 * ``"adam"``: one Adam step.
 
 References
