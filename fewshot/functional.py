@@ -195,7 +195,7 @@ class FunctionalModule:
             self.mode(training=True),
         ):
             before = torch.random.get_rng_state()
-            self.output(self.moving, self.shared, self.constant, x)
+            self.output(self.moving, self.shared, self.constants(self.constant, 0), x)
             return not torch.equal(before, torch.random.get_rng_state())
 
 

@@ -108,7 +108,7 @@ def _adapt_similar(engine: Engine, parameters: MetaParameters, support: Rows, st
     scale = torch.ones(n_tasks, dtype=support.weight.dtype)
     if not steps:
         moving = {k: v.clone() for k, v in expand(parameters.moving, n_tasks).items()}
-        return AdaptedTasks(moving, _statistics(engine, moving, parameters.shared, support), scale)
+        return AdaptedTasks(moving, _statistics(engine, moving, parameters.shared, support, steps), scale)
     moving, before, after = engine.adapt(parameters, support, steps)
     remaining = torch.nonzero(~(after <= before))[:, 0]  # the comparison is false for NaN
     for halving in range(1, HALVINGS + 1):
@@ -124,7 +124,7 @@ def _adapt_similar(engine: Engine, parameters: MetaParameters, support: Rows, st
     for name, value in moving.items():
         value[remaining] = parameters.moving[name]
     scale[remaining] = 0.0
-    return AdaptedTasks(moving, _statistics(engine, moving, parameters.shared, support), scale)
+    return AdaptedTasks(moving, _statistics(engine, moving, parameters.shared, support, steps), scale)
 
 
 def halved(sizes: Tensors, times: int) -> Tensors:
@@ -132,8 +132,11 @@ def halved(sizes: Tensors, times: int) -> Tensors:
     return {k: v - times * math.log(2) if k.startswith("log_alpha.") else v for k, v in sizes.items()}
 
 
-def _statistics(engine: Engine, moving: Tensors, shared: Tensors, support: Rows) -> Tensors:
+def _statistics(engine: Engine, moving: Tensors, shared: Tensors, support: Rows, steps: int) -> Tensors:
     functional = engine.functional
+    if functional.per_step:
+        after = functional.constants(functional.constant, steps)
+        return expand({name: after[name] for name in functional.running}, len(support.x))
     if not functional.uses_batch_statistics:
         return {}
 
@@ -174,10 +177,10 @@ def predict(
         return {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
 
     moving, shared, statistics = cast(moving), cast(shared), cast(statistics)
-    constant = cast(functional.constant)
+    constant = cast(functional.constants(functional.constant, 0))  # adapted tasks have statistics of their own
 
     def one(mine: Tensors, own: Tensors, rows: Tensor) -> Tensor:
-        return functional.output(mine, shared, {**constant, **own}, rows)
+        return functional.prediction(mine, shared, {**constant, **own}, rows)
 
     out: list[Tensor] = [torch.empty(0, functional.n_outputs, dtype=dtype)] * len(x)
     groups: dict[int, list[int]] = {}

@@ -86,8 +86,9 @@ class AdaptsAndPredicts:
     def _layer_over_rows(self, row: torch.Tensor) -> str | None:
         """Name of a layer whose batch statistics are over rows alone, or None."""
         f = self._functional
-        if not f.uses_batch_statistics:
+        if not (f.uses_batch_statistics or f.batch_norm == "transductive"):
             return None
+        row = row.to(next(iter(f.moving.values())).dtype)
         with torch.no_grad(), differentiable_forward(), episode_statistics(torch.ones(2), {}):
             f.output(f.moving, f.shared, f.constant, torch.cat([row, row]))
         layers = [layer.name for layer in batch_norm_layers(f.skeleton) if layer.over_rows_only]
@@ -177,6 +178,14 @@ class AdaptsAndPredicts:
                 f"X: a support of one row has no batch statistics for layer {layer!r}; give at least two rows per task."
             )
 
+    def _require_rows_to_predict(self, x: list[torch.Tensor]) -> None:
+        layer = self._layer_over_rows(x[0][:1]) if self._functional.batch_norm == "transductive" else None
+        if layer is not None and min(map(len, x)) < 2:
+            raise InvalidDataError(
+                f"X: got one row to predict; with batch_norm='transductive' layer {layer!r} normalises the rows that are predicted "
+                "together, so give two or more (of each task), or use another batch_norm."
+            )
+
     def _outputs(self, X: Any, tasks: Any) -> npt.NDArray[np.float64]:
         """Network outputs of each row in float64, shape (rows, outputs)."""
         self._check_fitted("predict")
@@ -216,6 +225,7 @@ class AdaptsAndPredicts:
         return out
 
     def _run(self, moving: Any, statistics: Any, x: list[torch.Tensor]) -> list[npt.NDArray[np.float64]]:
+        self._require_rows_to_predict(x)
         with self._threads(sum(map(len, x))):
             outputs = predict(self._functional, moving, self._parameters.shared, statistics, x)
         return [o.double().numpy() for o in outputs]

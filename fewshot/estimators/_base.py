@@ -24,6 +24,8 @@ from ..inference import predict
 from ..losses import RowLoss
 from ..metagradient import MetaParameters, expand
 from ..networks import build_module
+from ..normalization import STRATEGIES
+from ..step_sizes import Tensors
 from ..tasks import Rows, TaskSet, factorize, is_sampler
 from ..threads import threads_for
 from ..training import TrainingSettings, TrainingState, Validation, meta_train, split_tasks
@@ -197,7 +199,9 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             ):
                 meta_train(engine, sampler, settings, state, validation=validation, on_round=on_round, device=device)
         except KeyboardInterrupt:
-            self._finish(fitted(), sampler, state)
+            # What goes on is the last state; the model meanwhile is the best one.
+            state.statistics = {name: self._functional.constant[name] for name in self._functional.running}
+            self._finish(fitted(), sampler, state.best_statistics, state)
             logger.warning(
                 "interrupted after %d of %d meta-steps; the model is usable as it is, and with warm_start=True the same "
                 "fit_meta call goes on",
@@ -205,15 +209,19 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
                 settings.max_iter,
             )
             raise
-        self._finish(fitted(), sampler, None)
+        self._finish(fitted(), sampler, state.best_statistics, None)
         return self
 
-    def _finish(self, fitted: dict[str, Any], sampler: Any, interrupted: TrainingState | None) -> None:
+    def _finish(
+        self, fitted: dict[str, Any], sampler: Any, statistics: Tensors, interrupted: TrainingState | None
+    ) -> None:
         self.__dict__.update(fitted, _training=interrupted)
+        self._functional.constant.update(statistics)
         self._functional.to(torch.device("cpu"))
-        if self._functional.uses_batch_statistics:
-            self._pooled_statistics(sampler)
-            constant = self._functional.constant
+        if self._functional.uses_batch_statistics or self._functional.running:
+            if self._functional.uses_batch_statistics:
+                self._pooled_statistics(sampler)
+            constant = self._functional.constants(self._functional.constant, 0)
             for name, layer in self.module_.named_modules():
                 # A frozen layer keeps its statistics too: a pretrained body comes back bit for bit.
                 frozen = not all(p.requires_grad for p in layer.parameters())
@@ -340,7 +348,14 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             input_shape=self.input_shape,
             seed=seed,
         ).to(dtype)
-        self._functional = FunctionalModule(self._template, self._row_loss(), adaptation.adapted, self._n_outputs())
+        self._functional = FunctionalModule(
+            self._template,
+            self._row_loss(),
+            adaptation.adapted,
+            self._n_outputs(),
+            batch_norm=self.batch_norm,
+            inner_steps=adaptation.inner_steps,
+        )
         self._predicts_double = self._runs_in_double()
 
     def _starting_state(self, adaptation: Adaptation, rng: np.random.Generator, again: bool) -> TrainingState:
@@ -349,6 +364,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             return TrainingState(MetaParameters(moving, self._functional.shared, adaptation.init(moving)), rng)
         interrupted = getattr(self, "_training", None)
         if interrupted is not None:
+            self._functional.constant.update(interrupted.statistics)
             return interrupted
         return TrainingState(self._parameters.to(), rng, warm=True)
 
@@ -364,8 +380,10 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
     # ---------------------------------------------------------------- settings
 
     def _adaptation(self) -> Adaptation:
-        if self.batch_norm != "episode":
-            raise InvalidParameterError(f"batch_norm: got {self.batch_norm!r}; expected 'episode'.")
+        if self.batch_norm not in STRATEGIES:
+            raise InvalidParameterError(
+                f"batch_norm: got {self.batch_norm!r}; expected one of {', '.join(map(repr, STRATEGIES))}."
+            )
         learn: Any = "tensor" if self.learn_step_sizes is None else self.learn_step_sizes
         return Adaptation(
             inner_steps=self.inner_steps,

@@ -35,8 +35,11 @@ adapted : {None, "all", "head", "body"} or list of str, default=None
     Parameters that an adaptation moves: all (None), the last layer's (ANIL), all but those (BOIL), or name patterns.
 order : {None, "exact", "first"}, default=None
     Order of the meta-gradient; None is "exact".
-batch_norm : {"episode"}, default="episode"
-    What batch statistics mean: those of a task's support normalise its support and its query.
+batch_norm : {"episode", "global", "transductive", "per_step"}, default="episode"
+    What the batch statistics of a module's BatchNorm layers mean. "episode": those of a task's support normalise its support and
+    its query. "global": running averages over meta-training; stable for few rows, off for a task whose inputs are shifted.
+    "transductive": each batch has its own, the rows to predict too, so that predictions depend on which rows are predicted
+    together. "per_step": running averages for each inner step.
 shots : int or (int, int), default=(1, 20)
     Support rows of a training episode, in all; a range is drawn from for each.
 shots_per_class : int or (int, int), default=None

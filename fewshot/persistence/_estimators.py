@@ -86,6 +86,7 @@ def to_state(model: MetaEstimator) -> dict[str, dict[str, Any]]:
         "frozen": {n: p for n, p in template.named_parameters() if n not in {**f.moving, **f.shared}},
         "buffers": dict(model.module_.named_buffers()),
         "constant": f.constant,
+        "batch_norm": f.batch_norm,
         "over_rows_only": [layer.name for layer in batch_norm_layers(f.skeleton) if layer.over_rows_only],
         "probe": None,
     }
@@ -120,7 +121,14 @@ def from_state(cls: type, state: Mapping[str, Mapping[str, Any]]) -> MetaEstimat
             buffer.copy_(stored[name])
     # Which parameters move is what it was, whatever the setting `adapted` has become since.
     names = [glob.escape(name) for name in p.moving]
-    functional = FunctionalModule(template, model._row_loss(), names, network["n_outputs"])
+    functional = FunctionalModule(
+        template,
+        model._row_loss(),
+        names,
+        network["n_outputs"],
+        batch_norm=network.get("batch_norm", "episode"),  # older files do not say so
+        inner_steps=model._fitted_adaptation.inner_steps,
+    )
     for kind, built, own in (
         ("moving parameter", functional.moving, p.moving),
         ("shared parameter", functional.shared, p.shared),

@@ -24,6 +24,7 @@ from ..metagradient import MetaParameters
 from ..tasks import Rows, TaskSampler
 from .calibration import calibrated
 from .outer import OPTIMIZERS, OuterOptimizer
+from .running_statistics import first_statistics, moved_statistics
 from .validation import Validation
 
 __all__ = ["TrainingSettings", "TrainingState", "meta_train"]
@@ -117,6 +118,10 @@ class TrainingState:
     optimizer: dict[str, Any] | None = None
     best_loss: float = math.inf
     best: dict[str, Tensor] | None = None
+    statistics: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # running ones of the network, of an interrupted training
+    best_statistics: dict[str, Tensor] = field(default_factory=dict)  # of that state
     rounds_since_best: int = 0
     skipped: int = 0
     finished: bool = False
@@ -209,6 +214,7 @@ class _Run:
             state.parameters, settings.optimizer, rates, settings.max_grad_norm, state.optimizer, device
         )
         state.parameters = self.optimizer.parameters
+        self.statistics: dict[str, Tensor] = {}  # running ones after the meta-step that is being made
         self.before_step: Any = None  # random state to go back to if a meta-step is interrupted
         self.pending: tuple[float, int] | None = (
             None  # loss of the meta-step being made, and steps of the optimiser before
@@ -233,12 +239,19 @@ class _Run:
                     state.parameters.sizes[name].copy_(value)
             return state.parameters
 
+        functional = self.engine.functional
+        if first_step and not state.warm:
+            functional.constant.update(first_statistics(self.engine, state.parameters, supports))
         order, planned = self.settings.order, self.settings.max_iter
         self.engine.prepare(state.parameters, supports, query, order, calibrate, planned, state.programs)
         if first_step and self.validation is not None and state.best is None:
             # Training must beat its own starting point.
             judged, copied = _judged(self.engine, self.validation, state)
-            state.best, state.best_loss = copied, judged
+            state.best, state.best_loss, state.best_statistics = copied, judged, self.kept_statistics()
+
+    def kept_statistics(self) -> dict[str, Tensor]:
+        functional = self.engine.functional
+        return {name: functional.constant[name] for name in functional.running}
 
     def meta_step(self) -> None:
         state, settings = self.state, self.settings
@@ -248,6 +261,7 @@ class _Run:
         self.first = None
         seed = int(state.rng.integers(2**31))
         found = self.engine.gradient(state.parameters, supports, query, settings.order, seed, state.iteration)
+        self.statistics = moved_statistics(self.engine, state.parameters, supports, query, state.iteration)
         self.pending = found.mean_loss(), self.optimizer.steps
         norm = self.optimizer.step(found.vector, settings.rate(state.iteration))
         self.count_step()
@@ -267,6 +281,8 @@ class _Run:
         state.round_losses += [loss] * done
         state.skipped += not done
         state.iteration += 1
+        if done:
+            self.engine.functional.constant.update(self.statistics)
         self.pending = self.before_step = None
 
     def round_is_due(self) -> bool:
@@ -293,6 +309,7 @@ class _Run:
         state.round_losses = []
         if copied is not None:
             state.best, state.best_loss, state.rounds_since_best = copied, judged, 0
+            state.best_statistics = self.kept_statistics()
         elif self.validation is not None:
             state.rounds_since_best += 1
 
