@@ -80,6 +80,7 @@ class Engine:
         self.mode, self.verify, self.max_memory = mode, verify, max_memory
         self.kernels: Kernels = LoopKernels(functional)
         self._switch: Switch | None = None
+        self._random = False  # whether the network draws random numbers
 
     def prepare(
         self,
@@ -90,6 +91,7 @@ class Engine:
         calibrate: Callable[[MetaParameters], MetaParameters] | None = None,
         planned: int = 0,
         begun: dict[Any, int] | None = None,
+        begin_with: Literal["exact", "first"] | None = None,
     ) -> None:
         """Choose the kernels and check them on a first batch.
 
@@ -102,7 +104,7 @@ class Engine:
         query : Rows
             Query rows.
         order : {"exact", "first"}
-            Order of the meta-gradient.
+            Order of the meta-gradient, which the kernels are checked with.
         calibrate : callable, default=None
             Changes the starting values once the kernels are chosen and before they are checked: derivatives that overflow
             cannot be compared.
@@ -110,6 +112,8 @@ class Engine:
             Meta-steps of the training; many of them repay compiling a program.
         begun : dict, default=None
             Kept with a training that may be interrupted, so that it changes over to a program where it would have.
+        begin_with : {"exact", "first"}, default=None
+            Order of the first meta-steps, where that is another one, see :meth:`change_order`.
 
         Raises
         ------
@@ -118,19 +122,10 @@ class Engine:
         InvalidParameterError
             If ``engine="vectorized"`` or ``"compiled"`` was asked for and the network cannot be run that way.
         """
-        random = self.functional.is_random(per_task_rows(query, int(query.weight.sum(1).argmax())).x)
+        self._random = self.functional.is_random(per_task_rows(query, int(query.weight.sum(1).argmax())).x)
         calibrate = calibrate or (lambda unchanged: unchanged)
-        if self.mode in ("auto", "compiled"):
-            self._switch = Switch(
-                self.functional,
-                self.adaptation,
-                order,
-                planned=planned,
-                at_once=self.mode == "compiled",
-                random=random,
-                begun=begun,
-            )
-        self._choose_kernels(parameters, supports, query, order, calibrate, random)
+        self.change_order(begin_with or order, planned, begun)
+        self._choose_kernels(parameters, supports, query, order, calibrate, self._random)
         if self.mode == "compiled":
             assert self._switch is not None
             if self._switch.expects(parameters, supports[0], query):
@@ -139,6 +134,21 @@ class Engine:
                 raise InvalidParameterError(
                     f"engine: 'compiled' is not possible ({self._switch.reason}); use engine='auto'."
                 )
+
+    def change_order(
+        self, order: Literal["exact", "first"], planned: int = 0, begun: dict[Any, int] | None = None
+    ) -> None:
+        """Expect meta-gradients of this order from now on: a program is made for one; see :meth:`prepare`."""
+        if self.mode in ("auto", "compiled"):
+            self._switch = Switch(
+                self.functional,
+                self.adaptation,
+                order,
+                planned=planned,
+                at_once=self.mode == "compiled",
+                random=self._random,
+                begun=begun,
+            )
 
     def _choose_kernels(
         self,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["StepSizes", "Tensors", "effective_rows"]
+__all__ = ["StepSizes", "effective_rows"]
 
 Tensors = dict[str, Tensor]
 TINY = 1e-30

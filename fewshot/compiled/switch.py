@@ -188,13 +188,13 @@ class Switch:
         rows: tuple[int, int],
         described: Any,
     ) -> _Planned:
-        before = next((r for d, r in self._earlier if d == described and _fits(rows, r)), None)
+        before = next((r for o, d, r in self._earlier if o == self.order and d == described and _fits(rows, r)), None)
         if before is not None:
             rows = before
         elif any(p.columns == described for p in self._programs):
             # A larger batch than the last one: leave room, so that few programs serve all sizes.
             rows = tuple(-(-n * 3 // 2 // 8) * 8 for n in rows)  # type: ignore[assignment]
-        start = self._begun.setdefault((described, rows), iteration)
+        start = self._begun.setdefault((self.order, described, rows), iteration)
         support, query = with_rows(support, rows[0]), with_rows(query, rows[1])
         request = Request(self.functional, self.adaptation, parameters, support, query, self.order)
         self._programs.append(_Planned(request, rows, described, start, before is not None))

@@ -32,6 +32,9 @@ __all__ = ["TrainingSettings", "TrainingState", "meta_train"]
 logger = logging.getLogger("fewshot")
 
 ROUNDS = 50  # per training
+FIRST_ORDER_PART = 1 / 3  # of an annealed training
+MULTI_STEP_PART = 0.15  # of a training, in which the weights of the earlier steps fall
+LEAST_STEP_WEIGHT = 0.03  # of an earlier step, as a part of an equal weight
 MOST_SKIPPED_IN_A_ROW = 25  # meta-steps with a non-finite gradient before training stops with an error
 
 
@@ -55,8 +58,11 @@ class TrainingSettings:
         The meta-gradient is scaled down to this norm.
     step_size_lr : float
         Learning rate of the logarithms of step sizes, as a multiple of `outer_lr`.
-    order : {"exact", "first"}
-        Order of the meta-gradient.
+    order : {"exact", "first", "annealed"}
+        Order of the meta-gradient; "annealed": "first" for the first third of the meta-steps, which are cheaper so, then "exact"
+        (Antoniou, Edwards, Storkey 2019, section 4).
+    multi_step_loss : bool, default=False
+        Judge the query after each inner step, see :meth:`step_weights`.
     patience : int or None
         Stop after so many rounds without a better validation loss; None never stops early.
     """
@@ -68,7 +74,8 @@ class TrainingSettings:
     schedule: Literal["cosine", "constant"] = "cosine"
     max_grad_norm: float | None = 10.0
     step_size_lr: float = 100.0
-    order: Literal["exact", "first"] = "exact"
+    order: Literal["exact", "first", "annealed"] = "exact"
+    multi_step_loss: bool = False
     patience: int | None = None
 
     def __post_init__(self) -> None:
@@ -82,7 +89,7 @@ class TrainingSettings:
                 continue
             if not (isinstance(value, int | float | np.number) and 0 < value < math.inf):
                 raise InvalidParameterError(f"{name}: got {value!r}; expected a positive number.")
-        for name, allowed in (("schedule", ("cosine", "constant")), ("order", ("exact", "first"))):
+        for name, allowed in (("schedule", ("cosine", "constant")), ("order", ("exact", "first", "annealed"))):
             value = getattr(self, name)
             if value not in allowed:
                 raise InvalidParameterError(f"{name}: got {value!r}; expected one of {', '.join(map(repr, allowed))}.")
@@ -91,6 +98,27 @@ class TrainingSettings:
                 f"optimizer: got {self.optimizer!r}; expected one of {', '.join(map(repr, OPTIMIZERS))}, or a callable "
                 "(parameters, lr=...) -> torch.optim.Optimizer."
             )
+
+        if not isinstance(self.multi_step_loss, bool | np.bool_):
+            raise InvalidParameterError(f"multi_step_loss: got {self.multi_step_loss!r}; expected True or False.")
+
+    def order_at(self, iteration: int) -> Literal["exact", "first"]:
+        """Order of the meta-gradient at a meta-step."""
+        if self.order == "annealed":
+            return "first" if iteration < self.max_iter * FIRST_ORDER_PART else "exact"
+        return self.order
+
+    def step_weights(self, iteration: int, steps: int) -> list[float] | None:
+        """Weights of the query losses after each inner step at a meta-step; None: the last one alone.
+
+        Equal at first; those of the earlier steps fall linearly to a few hundredths over the first part of the training, in favour
+        of the last one.
+        """
+        if not self.multi_step_loss or steps < 2:
+            return None
+        fallen = min(1.0, iteration / (self.max_iter * MULTI_STEP_PART))
+        others = max(1 - fallen, LEAST_STEP_WEIGHT) / steps
+        return [others] * (steps - 1) + [1 - others * (steps - 1)]
 
     def rate(self, iteration: int) -> float:
         """Factor of the learning rate at a meta-step."""
@@ -214,6 +242,7 @@ class _Run:
             state.parameters, settings.optimizer, rates, settings.max_grad_norm, state.optimizer, device
         )
         state.parameters = self.optimizer.parameters
+        self.order: Literal["exact", "first"] = "exact"
         self.statistics: dict[str, Tensor] = {}  # running ones after the meta-step that is being made
         self.before_step: Any = None  # random state to go back to if a meta-step is interrupted
         self.pending: tuple[float, int] | None = (
@@ -242,8 +271,12 @@ class _Run:
         functional = self.engine.functional
         if first_step and not state.warm:
             functional.constant.update(first_statistics(self.engine, state.parameters, supports))
-        order, planned = self.settings.order, self.settings.max_iter
-        self.engine.prepare(state.parameters, supports, query, order, calibrate, planned, state.programs)
+        settings = self.settings
+        self.order = settings.order_at(state.iteration)
+        highest = settings.order_at(settings.max_iter)
+        self.engine.prepare(
+            state.parameters, supports, query, highest, calibrate, settings.max_iter, state.programs, self.order
+        )
         if first_step and self.validation is not None and state.best is None:
             # Training must beat its own starting point.
             judged, copied = _judged(self.engine, self.validation, state)
@@ -260,7 +293,14 @@ class _Run:
         supports, query = self.first or self.episodes()
         self.first = None
         seed = int(state.rng.integers(2**31))
-        found = self.engine.gradient(state.parameters, supports, query, settings.order, seed, state.iteration)
+        order = settings.order_at(state.iteration)
+        if order != self.order:
+            self.engine.change_order(order, settings.max_iter, state.programs)
+            self.order = order
+        weights = settings.step_weights(state.iteration, self.engine.adaptation.inner_steps)
+        found = self.engine.gradient(
+            state.parameters, supports, query, order, seed, state.iteration, step_weights=weights
+        )
         self.statistics = moved_statistics(self.engine, state.parameters, supports, query, state.iteration)
         self.pending = found.mean_loss(), self.optimizer.steps
         norm = self.optimizer.step(found.vector, settings.rate(state.iteration))
@@ -276,13 +316,14 @@ class _Run:
         """Book the meta-step that was just made: in one go, with no call in between at which it could be interrupted."""
         state = self.state
         assert self.pending is not None
+        functional = self.engine.functional
         loss, steps = self.pending
         done = self.optimizer.steps > steps
         state.round_losses += [loss] * done
         state.skipped += not done
         state.iteration += 1
         if done:
-            self.engine.functional.constant.update(self.statistics)
+            functional.constant |= self.statistics
         self.pending = self.before_step = None
 
     def round_is_due(self) -> bool:

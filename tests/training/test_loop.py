@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fewshot.adaptation import Adaptation
+from fewshot.compiled.build import find_compiler
 from fewshot.engine import Engine
 from fewshot.episodes import EpisodeSampler
 from fewshot.errors import DivergenceError, InvalidParameterError
@@ -122,7 +123,7 @@ def test_order_is_handed_on(first):
     scene = Scene()
     seen = []
     gradient = scene.engine.gradient
-    scene.engine.gradient = lambda *a: seen.append(a[3]) or gradient(*a)
+    scene.engine.gradient = lambda *a, **options: seen.append(a[3]) or gradient(*a, **options)
     scene.train(order=first, max_iter=2)
     assert seen == [first] * 2
 
@@ -180,17 +181,7 @@ class TestInterruption:
     def test_in_the_gradient(self):
         whole, broken = Scene(), Scene()
         whole.train()
-        gradient, calls = broken.engine.gradient, []
-
-        def interrupted(*arguments):
-            calls.append(1)
-            if len(calls) == 4:
-                raise KeyboardInterrupt
-            return gradient(*arguments)
-
-        broken.engine.gradient = interrupted
-        with pytest.raises(KeyboardInterrupt):
-            broken.train()
+        interrupted_at(broken, 4)
         broken.train()
         assert same(broken.flat(), whole.flat())
 
@@ -496,3 +487,87 @@ def test_a_sampler_of_ones_own():
     scene.sampler = Endless()
     scene.train()
     assert scene.state.iteration == 8
+
+
+# ------------------------------------------------------------------------------------------------ settings that change on the way
+
+
+def test_weights_of_the_steps_move_to_the_last_one():
+    settings = TrainingSettings(100, 4, 0.01, multi_step_loss=True)
+    assert settings.step_weights(0, 4) == pytest.approx([0.25] * 4)
+    half = settings.step_weights(7, 4)  # of the first 15
+    assert half[:3] == pytest.approx([0.25 * (1 - 7 / 15)] * 3)
+    for iteration in (15, 40, 99):
+        assert settings.step_weights(iteration, 4) == pytest.approx([0.0075] * 3 + [0.9775])
+    assert all(sum(settings.step_weights(i, 4)) == pytest.approx(1) for i in range(100))
+    assert settings.step_weights(0, 1) is None and TrainingSettings(100, 4, 0.01).step_weights(0, 4) is None
+
+
+def test_order_is_first_for_a_third_of_an_annealed_training():
+    settings = TrainingSettings(9, 4, 0.01, order="annealed")
+    assert [settings.order_at(i) for i in range(9)] == ["first"] * 3 + ["exact"] * 6
+    assert TrainingSettings(9, 4, 0.01, order="first").order_at(8) == "first"
+
+
+@pytest.mark.parametrize("mode", ["loop", "vectorized"])
+def test_annealed_order_and_multi_step_loss_are_those_of_a_literal_loop(mode, monkeypatch):
+    scene = Scene(mode=mode)
+    calls, original = [], Engine.gradient
+
+    def gradient(self, parameters, supports, query, order, *rest, **options):
+        found = original(self, parameters, supports, query, order, *rest, **options)
+        expected = meta_gradient(
+            LoopKernels(self.functional), self.adaptation, parameters, supports, query, order=order, **options
+        )
+        torch.testing.assert_close(found.vector, expected.vector, rtol=1e-4, atol=1e-6)
+        calls.append((order, options["step_weights"]))
+        return found
+
+    monkeypatch.setattr(Engine, "gradient", gradient)
+    scene.train(order="annealed", multi_step_loss=True)
+    settings = TrainingSettings(**SETTINGS, order="annealed", multi_step_loss=True)
+    assert calls == [(settings.order_at(i), settings.step_weights(i, 2)) for i in range(8)]
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler (g++ or clang++), and there is none")
+def test_each_order_of_an_annealed_training_has_a_program_of_its_own():
+    by_program, by_kernels = Scene(mode="compiled"), Scene(mode="vectorized")
+    for scene in (by_program, by_kernels):
+        scene.train(order="annealed", multi_step_loss=True)
+    assert {key[0] for key in by_program.state.programs} == {"first", "exact"}
+    for name, value in by_kernels.state.parameters.flat().items():
+        torch.testing.assert_close(by_program.state.parameters.flat()[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_an_annealed_training_can_be_interrupted_in_either_part():
+    expected = Scene()
+    expected.train(order="annealed", multi_step_loss=True)
+    for meta_step in (2, 5):
+        scene = Scene()
+        interrupted_at(scene, meta_step, order="annealed", multi_step_loss=True)
+        scene.train(order="annealed", multi_step_loss=True)
+        for name, value in expected.state.parameters.flat().items():
+            assert torch.equal(scene.state.parameters.flat()[name], value), name
+
+
+def interrupted_at(scene, meta_step, **settings):
+    """Stop by an interruption in the meta-gradient of a meta-step."""
+    original, calls = scene.engine.gradient, []
+
+    def gradient(*arguments, **options):
+        calls.append(0)
+        if len(calls) == meta_step:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    scene.engine.gradient = gradient
+    with pytest.raises(KeyboardInterrupt):
+        scene.train(**settings)
+    scene.engine.gradient = original
+    assert scene.state.iteration == meta_step - 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("multi_step_loss", "yes"), ("order", "second")])
+def test_wrong_settings_of_the_objective(name, value):
+    with pytest.raises(InvalidParameterError, match=f"^{name}: got '{value}'; expected "):
+        TrainingSettings(**SETTINGS, **{name: value})
