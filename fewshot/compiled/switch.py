@@ -94,6 +94,7 @@ class Switch:
         self.functional, self.adaptation, self.order = functional, adaptation, order
         self.planned, self.at_once, self.random = planned, at_once, random
         self.reason: str | None = None  # why there is no program, once that is known
+        self.seconds: float | None = None  # of a meta-step without a program, by estimate
         self._programs: list[_Planned] = []
         self._begun = {} if begun is None else begun
         self._earlier = dict(self._begun)
@@ -105,10 +106,10 @@ class Switch:
             self.give_up(against)
         if self.reason is not None:
             return False
-        if self.at_once:
-            return True
         n = sum(p.numel() for p in (*parameters.moving.values(), *parameters.shared.values()))
         self.seconds = seconds_of_step(n, support, query, self.adaptation.inner_steps, self.order)
+        if self.at_once:
+            return True
         if self.seconds * self.planned < REPAYS:
             total = self.seconds * self.planned
             reason = f"about {total:.1f} s of work do not repay the compiler; engine='compiled' has it in any case"
@@ -135,7 +136,7 @@ class Switch:
         query : Rows
             Query rows.
         """
-        if self.reason is not None:
+        if self.reason is not None or (self.seconds is None and not self.expects(parameters, supports[0], query)):
             return None
         rows = max(s.x.shape[1] for s in supports), query.x.shape[1]
         described = _described(supports[0]), _described(query)
@@ -173,10 +174,12 @@ class Switch:
 
     def _pause(self) -> float:
         """Seconds that a meta-step may wait: the longer it takes by itself, the less."""
+        assert self.seconds is not None
         return max(1e-3, MOST_PAUSE - self.seconds)
 
     def _steps_until(self, build_seconds: float) -> int:
         """Meta-steps to be made while the compiler works, but for what is waited for on purpose."""
+        assert self.seconds is not None
         return math.ceil((build_seconds - SOONER * self._pause()) / (UNRECORDED * self.seconds))
 
     def _plan(

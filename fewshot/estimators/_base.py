@@ -390,6 +390,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             inner_lr=self.inner_lr,
             learn_step_sizes="tensor" if learn is True else learn,
             adapted="all" if self.adapted is None else self.adapted,
+            optimizer=self.inner_optimizer,
         )
 
     def _settings(self, n_rows: int | None, validated: bool) -> TrainingSettings:
@@ -401,6 +402,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             schedule=self.schedule,
             max_grad_norm=self.max_grad_norm,
             order="exact" if self.order is None else self.order,
+            multi_step_loss=self.multi_step_loss,
             patience=PATIENCE if validated and self.early_stopping else None,
         )
 

@@ -31,10 +31,16 @@ inner_lr : float, default=0.1
 learn_step_sizes : {None, "tensor", "parameter", False}, default=None
     None and "tensor": one step size per tensor and step is meta-learned, with a factor ``n / (n + c)`` of the support size
     n, c learned per tensor. "parameter": one per parameter (Meta-SGD). False: fixed, as in the paper.
+inner_optimizer : {"gradient_descent", "momentum", "adam"}, default="gradient_descent"
+    What a step does with the gradient; the meta-gradient goes through momentum and Adam's moments, too.
 adapted : {None, "all", "head", "body"} or list of str, default=None
     Parameters that an adaptation moves: all (None), the last layer's (ANIL), all but those (BOIL), or name patterns.
-order : {None, "exact", "first"}, default=None
-    Order of the meta-gradient; None is "exact".
+order : {None, "exact", "first", "annealed"}, default=None
+    Order of the meta-gradient; None is "exact". "first" leaves out second derivatives; "annealed" does so for the first third of
+    the meta-steps (MAML++).
+multi_step_loss : bool, default=False
+    Judge the query after every inner step, not the last one alone; weights of the earlier steps fall over the first part of the
+    training (MAML++).
 batch_norm : {"episode", "global", "transductive", "per_step"}, default="episode"
     What the batch statistics of a module's BatchNorm layers mean. "episode": those of a task's support normalise its support and
     its query. "global": running averages over meta-training; stable for few rows, off for a task whose inputs are shifted.

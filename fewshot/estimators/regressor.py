@@ -72,8 +72,10 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
         inner_steps: int = 5,
         inner_lr: float = 0.1,
         learn_step_sizes: Any = None,
+        inner_optimizer: str = "gradient_descent",
         adapted: Any = None,
         order: str | None = None,
+        multi_step_loss: bool = False,
         batch_norm: str = "episode",
         shots: Any = (1, 20),
         shots_per_class: Any = None,
@@ -104,8 +106,10 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
         self.inner_steps = inner_steps
         self.inner_lr = inner_lr
         self.learn_step_sizes = learn_step_sizes
+        self.inner_optimizer = inner_optimizer
         self.adapted = adapted
         self.order = order
+        self.multi_step_loss = multi_step_loss
         self.batch_norm = batch_norm
         self.shots = shots
         self.shots_per_class = shots_per_class
