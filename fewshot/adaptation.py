@@ -76,7 +76,6 @@ class Adaptation:
             raise InvalidParameterError(
                 f"learn_step_sizes: got {self.learn_step_sizes!r}; expected 'tensor', 'parameter', False, or None."
             )
-
         if self.optimizer not in RULES:
             raise InvalidParameterError(
                 f"inner_optimizer: got {self.optimizer!r}; expected one of {', '.join(map(repr, RULES))}."

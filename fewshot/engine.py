@@ -18,11 +18,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import vmap
 
 from .adaptation import Adaptation
 from .compiled import Library, Request, Switch, adapting_library, room_for, seconds_of_step, with_rows
 from .errors import InvalidParameterError, VerificationError
-from .functional import FunctionalModule
+from .functional import FunctionalModule, differentiable_forward
 from .kernels import Kernels, LoopKernels, VectorizedKernels, per_task_rows
 from .metagradient import MetaGradient, MetaParameters, expand, inner_loop, meta_gradient, of_network, take_tasks
 from .step_sizes import Tensors
@@ -125,7 +126,7 @@ class Engine:
         self._random = self.functional.is_random(per_task_rows(query, int(query.weight.sum(1).argmax())).x)
         calibrate = calibrate or (lambda unchanged: unchanged)
         self.change_order(begin_with or order, planned, begun)
-        self._choose_kernels(parameters, supports, query, order, calibrate, self._random)
+        self._choose_kernels(parameters, supports, query, order, calibrate)
         if self.mode == "compiled":
             assert self._switch is not None
             if self._switch.expects(parameters, supports[0], query):
@@ -157,7 +158,6 @@ class Engine:
         query: Rows,
         order: Literal["exact", "first"],
         calibrate: Callable[[MetaParameters], MetaParameters],
-        random: bool,
     ) -> None:
         if self.mode == "loop":
             calibrate(parameters)
@@ -166,10 +166,10 @@ class Engine:
         first = [take_tasks(s, pair) for s in supports], take_tasks(query, pair)
         # Kernels that will be given up soon are not worth tracing.
         soon = self._switch is not None and self._switch.expects(parameters, supports[0], query)
-        candidate = VectorizedKernels(self.functional, random=random, trace=not soon)
+        candidate = VectorizedKernels(self.functional, random=self._random, trace=not soon)
         try:
             meta_gradient(
-                VectorizedKernels(self.functional, trace=False, random=random),
+                VectorizedKernels(self.functional, trace=False, random=self._random),
                 self.adaptation,
                 parameters,
                 *first,
@@ -487,6 +487,28 @@ class Engine:
         if not library.agrees:
             self._without_program(self._disagrees(f"the step of {worst!r}", errors[worst]))
         return library.agrees
+
+    def of_tasks(self, function: Callable[[Tensors, Rows], Tensors], moving: Tensors, rows: Rows) -> Tensors:
+        """Apply a function of one task's parameters and rows to each task, by the means that the kernels use, underived.
+
+        Parameters
+        ----------
+        function : callable
+            ``(moving, rows) -> dict of str to Tensor``, none with a task axis.
+        moving : dict of str to Tensor
+            Parameters with a leading task axis.
+        rows : Rows
+            Rows of each task.
+        """
+        with torch.no_grad(), differentiable_forward():
+            if self.is_vectorized and len(rows.x) > 1:
+                found: Tensors = vmap(function, randomness="different")(moving, rows)
+                return found
+            each = [
+                function({name: value[t] for name, value in moving.items()}, per_task_rows(rows, t))
+                for t in range(len(rows.x))
+            ]
+        return {name: torch.stack([of_task[name] for of_task in each]) for name in each[0]}
 
     def _without_program(self, reason: str) -> None:
         if self.mode == "compiled":

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .adaptation import moving_names
 from .errors import InvalidParameterError
 from .losses import RowLoss, task_loss
-from .normalization import STRATEGIES, batch_norm_layers, episode_statistics, observed_moments, replace_norm_layers
+from .normalization import batch_norm_layers, check_strategy, episode_statistics, observed_moments, replace_norm_layers
 from .step_sizes import Tensors
 from .tasks import Rows
 
@@ -57,6 +57,8 @@ class FunctionalModule:
         The module's parameters and buffers, by group.
     uses_batch_statistics : bool
         Whether the query needs the support's rows in its forward pass.
+    normalises_by_rows : bool
+        Whether statistics are those of the rows of a task, which therefore have to be some.
     running : list of str
         Names of the constant tensors that are running statistics.
     per_step : frozenset of str
@@ -73,10 +75,7 @@ class FunctionalModule:
         batch_norm: str = "episode",
         inner_steps: int = 0,
     ) -> None:
-        if batch_norm not in STRATEGIES:
-            raise InvalidParameterError(
-                f"batch_norm: got {batch_norm!r}; expected one of {', '.join(map(repr, STRATEGIES))}."
-            )
+        check_strategy(batch_norm)
         self.skeleton = replace_norm_layers(module).train()
         self.row_loss, self.n_outputs = row_loss, n_outputs
         self.query_row_loss = query_row_loss or row_loss
@@ -90,6 +89,7 @@ class FunctionalModule:
         layers = batch_norm_layers(self.skeleton)
         self.batch_norm = batch_norm if layers else "episode"
         self.uses_batch_statistics = bool(layers) and batch_norm == "episode"
+        self.normalises_by_rows = bool(layers) and batch_norm in ("episode", "transductive")
         keeps = bool(layers) and batch_norm in ("global", "per_step")
         self.running = [n for n in self.constant if n.rpartition(".")[2] in STATISTICS] if keeps else []
         self.per_step = frozenset(self.running if batch_norm == "per_step" else ())
@@ -134,7 +134,7 @@ class FunctionalModule:
 
     def _by_own_statistics(self, moving: Tensors, shared: Tensors, constant: Tensors, rows: Rows) -> Tensor:
         """Output for rows that are normalised among themselves, where batch statistics are those of a batch."""
-        if not (self.uses_batch_statistics or self.batch_norm == "transductive"):
+        if not self.normalises_by_rows:
             return self.output(moving, shared, constant, rows.x)
         with episode_statistics(rows.weight):
             return self.output(moving, shared, constant, rows.x)
@@ -148,11 +148,9 @@ class FunctionalModule:
 
     def support_statistics(self, moving: Tensors, shared: Tensors, constant: Tensors, rows: Rows) -> Tensors:
         """Batch statistics of the support rows of one task, to be merged into `constant` for prediction."""
-        captured: Tensors = {}
-        if self.uses_batch_statistics:
-            with episode_statistics(rows.weight, captured):
-                self.output(moving, shared, constant, rows.x)
-        return captured
+        if not self.uses_batch_statistics:
+            return {}
+        return self.moments(moving, shared, constant, rows, normalised=False)
 
     def moments(self, moving: Tensors, shared: Tensors, constant: Tensors, rows: Rows, *, normalised: bool) -> Tensors:
         """Mean and variance, over the rows of one task, of what each batch norm sees.

@@ -20,7 +20,6 @@ from torch.func import vmap
 
 from .engine import Engine
 from .functional import FunctionalModule, differentiable_forward
-from .kernels import per_task_rows
 from .metagradient import MetaParameters, expand, take_tasks
 from .step_sizes import Tensors
 from .tasks import Rows, TaskSet
@@ -143,12 +142,7 @@ def _statistics(engine: Engine, moving: Tensors, shared: Tensors, support: Rows,
     def one(mine: Tensors, rows: Rows) -> Tensors:
         return functional.support_statistics(mine, shared, functional.constant, rows)
 
-    with torch.no_grad(), differentiable_forward():
-        if engine.is_vectorized and len(support.x) > 1:
-            found: Tensors = vmap(one)(moving, support)
-            return found
-        each = [one({k: v[t] for k, v in moving.items()}, per_task_rows(support, t)) for t in range(len(support.x))]
-    return {k: torch.stack([e[k] for e in each]) for k in each[0]}
+    return engine.of_tasks(one, moving, support)
 
 
 def predict(

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from .step_sizes import StepSizes, Tensors
+from .step_sizes import StepSizes, Tensors, by_name
 
 __all__ = ["RULES", "Adam", "GradientDescent", "InnerOptimizer", "Momentum", "is_memory"]
 
@@ -121,7 +121,7 @@ class InnerOptimizer(ABC):
 
         found: Any = vjp(whole, theta, gradients, sizes.log_alpha, sizes.log_c or {})
         of_theta, of_gradients, alpha, c = found[1](cotangent)
-        return of_theta, of_gradients, _by_name(alpha, c)
+        return of_theta, of_gradients, by_name(alpha, c)
 
     def of_start(self, cotangent: Tensors) -> Tensors:
         """Cotangent of the initial parameters: those that the path began with, and that the proximal term holds on to."""
@@ -155,9 +155,8 @@ class GradientDescent(InnerOptimizer):
         """See :class:`InnerOptimizer`; written out where there is no proximal term."""
         if self.proximal:
             return super().pull_back(theta, gradients, sizes, n, cotangent)
-        alpha, c = sizes.derivative(cotangent, gradients, n)
         along = {name: -value for name, value in sizes.direction(cotangent, n).items()}
-        return cotangent, along, _by_name(alpha, c)
+        return cotangent, along, by_name(*sizes.derivative(cotangent, gradients, n))
 
 
 class Momentum(InnerOptimizer):
@@ -196,11 +195,6 @@ class Adam(InnerOptimizer):
         of_first, of_second = (1 - (count * math.log(beta)).exp() for beta in self.betas)
         along = first / of_first * (second / of_second + self.eps**2).rsqrt()
         return p.addcmul(scale, along, value=-1), {"count": count, "first": first, "second": second}
-
-
-def _by_name(alpha: Tensors, c: Tensors | None) -> Tensors:
-    named = {f"log_alpha.{name}": value for name, value in alpha.items()}
-    return named | {f"log_c.{name}": value for name, value in (c or {}).items()}
 
 
 RULES: dict[str, Callable[[float], InnerOptimizer]] = {

@@ -22,7 +22,7 @@ from torch import Tensor
 from .adaptation import Adaptation
 from .inner_optimizers import is_memory
 from .kernels import Kernels
-from .step_sizes import Tensors, effective_rows
+from .step_sizes import Tensors, by_name, effective_rows
 from .tasks import Rows
 
 __all__ = [
@@ -293,13 +293,12 @@ def _chunk_gradient(
             v = {name: t + on_the_way[name] if name in on_the_way else t for name, t in v.items()}
         support, theta, seed_of_step = supports[k], path[k], seed + k * SEED_STRIDE
         sizes, n = adaptation.at(parameters.sizes, k), effective_rows(support.weight)
-        g: Tensors = {}
         if order == "exact" and rule.is_plain:
             # The gradients are not needed before their cotangent is known: one kernel gives both.
             u = sizes.direction(v, n)
             g, hv, hs = kernels.curvature(theta, shared, support, u, seed_of_step, k)
             if adaptation.learns:
-                per_step.append(rule.pull_back(theta, g, sizes, n, v)[2])
+                per_step.append(by_name(*sizes.derivative(v, g, n)))
             v = {name: t - hv[name] for name, t in v.items()}
             total_shared = {name: t - hs[name].sum(0) for name, t in total_shared.items()}
         elif order == "exact" or adaptation.learns or not rule.is_plain:

@@ -33,9 +33,24 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .errors import InvalidParameterError
 
-__all__ = ["STRATEGIES", "batch_norm_layers", "episode_statistics", "observed_moments", "replace_norm_layers"]
+__all__ = [
+    "STRATEGIES",
+    "batch_norm_layers",
+    "check_strategy",
+    "episode_statistics",
+    "observed_moments",
+    "replace_norm_layers",
+]
 
 STRATEGIES = ("episode", "global", "transductive", "per_step")
+
+
+def check_strategy(batch_norm: object) -> None:
+    """Refuse what is no meaning of batch statistics."""
+    if batch_norm not in STRATEGIES:
+        raise InvalidParameterError(
+            f"batch_norm: got {batch_norm!r}; expected one of {', '.join(map(repr, STRATEGIES))}."
+        )
 
 
 class _Episode(threading.local):

@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-__all__ = ["StepSizes", "effective_rows"]
+__all__ = ["StepSizes", "by_name", "effective_rows"]
 
 Tensors = dict[str, Tensor]
 TINY = 1e-30
@@ -61,10 +60,6 @@ class StepSizes:
         assert self.log_c is not None
         return n / (n + self.log_c[name].exp())
 
-    def step(self, params: Tensors, gradients: Tensors, n: Tensor) -> Tensors:
-        """Take the step; `params` and `gradients` have a leading task axis, `n` is the support size of each task."""
-        return {k: torch.addcmul(p, self.scale(k, n, p), gradients[k], value=-1) for k, p in params.items()}
-
     def direction(self, cotangent: Tensors, n: Tensor) -> Tensors:
         """Pull a cotangent of the new parameters back to the gradients that were stepped along (with a minus sign)."""
         return {k: self.scale(k, n, v) * v for k, v in cotangent.items()}
@@ -91,3 +86,9 @@ class StepSizes:
             if self.log_c is not None:
                 c[name] = -(per_task * (1 - self._trust(name, n))).sum()
         return alpha, (c if self.log_c is not None else None)
+
+
+def by_name(alpha: Tensors, c: Tensors | None) -> Tensors:
+    """Put derivatives in ``log_alpha`` and ``log_c`` into one dict, named as what is learned."""
+    named = {f"log_alpha.{name}": value for name, value in alpha.items()}
+    return named | {f"log_c.{name}": value for name, value in (c or {}).items()}

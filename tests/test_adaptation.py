@@ -8,6 +8,7 @@ from torch import nn
 
 from fewshot.adaptation import Adaptation, moving_names
 from fewshot.errors import InvalidParameterError
+from fewshot.inner_optimizers import GradientDescent
 from fewshot.step_sizes import StepSizes, effective_rows
 
 F64 = torch.float64
@@ -57,7 +58,7 @@ def literal_step(log_alpha, log_c, params, gradients, n):
 class TestStepSizes:
     def test_step(self, per_parameter, scaled):
         log_alpha, log_c, params, gradients, _, n = setting(per_parameter, scaled)
-        got = StepSizes(log_alpha, log_c).step(params, gradients, n)
+        got = GradientDescent().step(params, gradients, StepSizes(log_alpha, log_c), n)
         torch.testing.assert_close(got, literal_step(log_alpha, log_c, params, gradients, n), rtol=1e-12, atol=0)
 
     def test_direction(self, per_parameter, scaled):
@@ -90,7 +91,7 @@ class TestStepSizes:
 
 def test_a_task_without_rows_stays_where_it_is():
     log_alpha, log_c, params, gradients, _, n = setting(False, True)
-    got = StepSizes(log_alpha, log_c).step(params, gradients, n)
+    got = GradientDescent().step(params, gradients, StepSizes(log_alpha, log_c), n)
     assert torch.equal(got["w"][3], params["w"][3]) and not torch.equal(got["w"][0], params["w"][0])
 
 

@@ -86,7 +86,7 @@ class AdaptsAndPredicts:
     def _layer_over_rows(self, row: torch.Tensor) -> str | None:
         """Name of a layer whose batch statistics are over rows alone, or None."""
         f = self._functional
-        if not (f.uses_batch_statistics or f.batch_norm == "transductive"):
+        if not f.normalises_by_rows:
             return None
         row = row.to(next(iter(f.moving.values())).dtype)
         with torch.no_grad(), differentiable_forward(), episode_statistics(torch.ones(2), {}):
@@ -179,8 +179,10 @@ class AdaptsAndPredicts:
             )
 
     def _require_rows_to_predict(self, x: list[torch.Tensor]) -> None:
-        layer = self._layer_over_rows(x[0][:1]) if self._functional.batch_norm == "transductive" else None
-        if layer is not None and min(map(len, x)) < 2:
+        if self._functional.batch_norm != "transductive" or min(map(len, x)) >= 2:
+            return
+        layer = self._layer_over_rows(x[0][:1])
+        if layer is not None:
             raise InvalidDataError(
                 f"X: got one row to predict; with batch_norm='transductive' layer {layer!r} normalises the rows that are predicted "
                 "together, so give two or more (of each task), or use another batch_norm."

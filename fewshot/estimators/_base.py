@@ -24,8 +24,7 @@ from ..inference import predict
 from ..losses import RowLoss
 from ..metagradient import MetaParameters, expand
 from ..networks import build_module
-from ..normalization import STRATEGIES
-from ..step_sizes import Tensors
+from ..normalization import check_strategy
 from ..tasks import Rows, TaskSet, factorize, is_sampler
 from ..threads import threads_for
 from ..training import TrainingSettings, TrainingState, Validation, meta_train, split_tasks
@@ -199,9 +198,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             ):
                 meta_train(engine, sampler, settings, state, validation=validation, on_round=on_round, device=device)
         except KeyboardInterrupt:
-            # What goes on is the last state; the model meanwhile is the best one.
-            state.statistics = {name: self._functional.constant[name] for name in self._functional.running}
-            self._finish(fitted(), sampler, state.best_statistics, state)
+            self._finish(fitted(), sampler, state)
             logger.warning(
                 "interrupted after %d of %d meta-steps; the model is usable as it is, and with warm_start=True the same "
                 "fit_meta call goes on",
@@ -209,14 +206,11 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
                 settings.max_iter,
             )
             raise
-        self._finish(fitted(), sampler, state.best_statistics, None)
+        self._finish(fitted(), sampler, None)
         return self
 
-    def _finish(
-        self, fitted: dict[str, Any], sampler: Any, statistics: Tensors, interrupted: TrainingState | None
-    ) -> None:
+    def _finish(self, fitted: dict[str, Any], sampler: Any, interrupted: TrainingState | None) -> None:
         self.__dict__.update(fitted, _training=interrupted)
-        self._functional.constant.update(statistics)
         self._functional.to(torch.device("cpu"))
         if self._functional.uses_batch_statistics or self._functional.running:
             if self._functional.uses_batch_statistics:
@@ -364,7 +358,6 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             return TrainingState(MetaParameters(moving, self._functional.shared, adaptation.init(moving)), rng)
         interrupted = getattr(self, "_training", None)
         if interrupted is not None:
-            self._functional.constant.update(interrupted.statistics)
             return interrupted
         return TrainingState(self._parameters.to(), rng, warm=True)
 
@@ -380,10 +373,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
     # ---------------------------------------------------------------- settings
 
     def _adaptation(self) -> Adaptation:
-        if self.batch_norm not in STRATEGIES:
-            raise InvalidParameterError(
-                f"batch_norm: got {self.batch_norm!r}; expected one of {', '.join(map(repr, STRATEGIES))}."
-            )
+        check_strategy(self.batch_norm)
         learn: Any = "tensor" if self.learn_step_sizes is None else self.learn_step_sizes
         return Adaptation(
             inner_steps=self.inner_steps,

@@ -98,7 +98,6 @@ class TrainingSettings:
                 f"optimizer: got {self.optimizer!r}; expected one of {', '.join(map(repr, OPTIMIZERS))}, or a callable "
                 "(parameters, lr=...) -> torch.optim.Optimizer."
             )
-
         if not isinstance(self.multi_step_loss, bool | np.bool_):
             raise InvalidParameterError(f"multi_step_loss: got {self.multi_step_loss!r}; expected True or False.")
 
@@ -146,10 +145,8 @@ class TrainingState:
     optimizer: dict[str, Any] | None = None
     best_loss: float = math.inf
     best: dict[str, Tensor] | None = None
-    statistics: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # running ones of the network, of an interrupted training
-    best_statistics: dict[str, Tensor] = field(default_factory=dict)  # of that state
+    best_statistics: dict[str, Tensor] = field(default_factory=dict)  # running ones of the network, with that state
+    statistics: dict[str, Tensor] = field(default_factory=dict)  # the same where training was interrupted
     rounds_since_best: int = 0
     skipped: int = 0
     finished: bool = False
@@ -217,6 +214,7 @@ def meta_train(
         raise
     if state.skipped * 2 > state.iteration:
         raise DivergenceError(_diverged(f"{state.skipped} of {state.iteration} meta-steps"))
+    run.keep_best_statistics()
     state.finished, state.optimizer = True, None
     if state.skipped:
         logger.warning("skipped %d of %d meta-steps whose gradient was not finite", state.skipped, state.iteration)
@@ -268,10 +266,10 @@ class _Run:
                     state.parameters.sizes[name].copy_(value)
             return state.parameters
 
-        functional = self.engine.functional
+        constant, settings = self.engine.functional.constant, self.settings
         if first_step and not state.warm:
-            functional.constant.update(first_statistics(self.engine, state.parameters, supports))
-        settings = self.settings
+            constant.update(first_statistics(self.engine, state.parameters, supports))
+        constant.update(state.statistics)
         self.order = settings.order_at(state.iteration)
         highest = settings.order_at(settings.max_iter)
         self.engine.prepare(
@@ -280,9 +278,9 @@ class _Run:
         if first_step and self.validation is not None and state.best is None:
             # Training must beat its own starting point.
             judged, copied = _judged(self.engine, self.validation, state)
-            state.best, state.best_loss, state.best_statistics = copied, judged, self.kept_statistics()
+            state.best, state.best_loss, state.best_statistics = copied, judged, self.running_statistics()
 
-    def kept_statistics(self) -> dict[str, Tensor]:
+    def running_statistics(self) -> dict[str, Tensor]:
         functional = self.engine.functional
         return {name: functional.constant[name] for name in functional.running}
 
@@ -350,7 +348,7 @@ class _Run:
         state.round_losses = []
         if copied is not None:
             state.best, state.best_loss, state.rounds_since_best = copied, judged, 0
-            state.best_statistics = self.kept_statistics()
+            state.best_statistics = self.running_statistics()
         elif self.validation is not None:
             state.rounds_since_best += 1
 
@@ -358,12 +356,18 @@ class _Run:
         patience = self.settings.patience
         return self.validation is not None and patience is not None and self.state.rounds_since_best >= patience
 
+    def keep_best_statistics(self) -> None:
+        """Leave the network with the statistics that belong to what :meth:`TrainingState.result` gives."""
+        self.engine.functional.constant.update(self.state.best_statistics)
+
     def save(self) -> None:
         if self.pending is not None and self.optimizer.steps > self.pending[1]:
             self.count_step()
         if self.before_step is not None:
             self.state.rng.bit_generator.state = self.before_step  # the unfinished meta-step is drawn again
         self.state.optimizer = copy.deepcopy(self.optimizer.state_dict())
+        self.state.statistics = self.running_statistics()
+        self.keep_best_statistics()
 
 
 def _diverged(when: str) -> str:

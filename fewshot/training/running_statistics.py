@@ -12,12 +12,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from ..engine import Engine
-from ..functional import differentiable_forward
-from ..kernels import per_task_rows
-from ..metagradient import MetaParameters, inner_loop, of_network, task_shares
+from ..metagradient import MetaParameters, expand, inner_loop, of_network, task_shares
 from ..step_sizes import Tensors
 from ..tasks import Rows
 
@@ -39,7 +36,7 @@ def first_statistics(engine: Engine, parameters: MetaParameters, supports: Seque
     if not functional.running:
         return {}
     support = supports[0]
-    theta = {name: value.expand(len(support.x), *value.shape) for name, value in parameters.moving.items()}
+    theta = expand(parameters.moving, len(support.x))
     found = _pooled(engine, theta, parameters.shared, support, 0, normalised=False)
     return {name: found[name].expand_as(functional.constant[name]).clone() for name in functional.running}
 
@@ -65,8 +62,8 @@ def moved_statistics(
     functional, steps = engine.functional, engine.adaptation.inner_steps
     if not functional.running or iteration % EVERY:
         return {}
-    path, _ = inner_loop(engine.kernels, engine.adaptation, parameters, supports[:steps]) if steps else ([], [])
-    path = path or [{name: value.expand(len(query.x), *value.shape) for name, value in parameters.moving.items()}]
+    start = expand(engine.adaptation.rule.begin(parameters.moving), len(query.x))
+    path, _ = inner_loop(engine.kernels, engine.adaptation, parameters, supports[:steps], start=start)
     rows = [*supports[:steps], query]
     found = [
         _pooled(engine, of_network(theta), parameters.shared, some, k, normalised=True)
@@ -90,12 +87,7 @@ def _pooled(
     def one(mine: Tensors, own: Rows) -> Tensors:
         return functional.moments(mine, shared, constant, own, normalised=normalised)
 
-    with torch.no_grad(), differentiable_forward():
-        if engine.is_vectorized:
-            each: Tensors = vmap(one, randomness="different")(theta, rows)
-        else:
-            tasks = [one({k: v[t] for k, v in theta.items()}, per_task_rows(rows, t)) for t in range(len(rows.x))]
-            each = {name: torch.stack([found[name] for found in tasks]) for name in tasks[0]}
+    each = engine.of_tasks(one, theta, rows)
     share = task_shares(rows)
     pooled = {}
     for name, value in each.items():

@@ -88,7 +88,7 @@ class Actor:
         sizes = self.adaptation.at(parameters.sizes, k)
         if k >= max(1, self.adaptation.inner_steps):
             sizes = sizes.times(self.later_factor)
-        return sizes.step(theta, gradients, effective_rows(support.weight))
+        return self.adaptation.rule.step(theta, gradients, sizes, effective_rows(support.weight))
 
 
 def check_parameters(theta: Tensors) -> None:
