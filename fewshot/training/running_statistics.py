@@ -37,7 +37,7 @@ def first_statistics(engine: Engine, parameters: MetaParameters, supports: Seque
         return {}
     support = supports[0]
     theta = expand(parameters.moving, len(support.x))
-    found = _pooled(engine, theta, parameters.shared, support, 0, normalised=False)
+    found = _pooled(engine, theta, parameters.shared, support, 0, 0, normalised=False)
     return {name: found[name].expand_as(functional.constant[name]).clone() for name in functional.running}
 
 
@@ -63,10 +63,10 @@ def moved_statistics(
     if not functional.running or iteration % EVERY:
         return {}
     start = expand(engine.adaptation.rule.begin(parameters.moving), len(query.x))
-    path, _ = inner_loop(engine.kernels, engine.adaptation, parameters, supports[:steps], start=start)
+    path, _ = inner_loop(engine.kernels, engine.adaptation, parameters, supports[:steps], iteration, start)
     rows = [*supports[:steps], query]
     found = [
-        _pooled(engine, of_network(theta), parameters.shared, some, k, normalised=True)
+        _pooled(engine, of_network(theta), parameters.shared, some, k, iteration, normalised=True)
         for k, (theta, some) in enumerate(zip(path, rows, strict=True))
     ]
     moved = {}
@@ -78,16 +78,18 @@ def moved_statistics(
 
 
 def _pooled(
-    engine: Engine, theta: Tensors, shared: Tensors, rows: Rows, step: int, *, normalised: bool
+    engine: Engine, theta: Tensors, shared: Tensors, rows: Rows, step: int, seed: int, *, normalised: bool
 ) -> dict[str, Tensor]:
-    """Mean and variance over all tasks together, each with the same weight."""
+    """Mean and variance over all tasks together, each with the same weight; dropout draws with `seed`."""
     functional = engine.functional
     constant = functional.constants(functional.constant, step)
 
     def one(mine: Tensors, own: Rows) -> Tensors:
         return functional.moments(mine, shared, constant, own, normalised=normalised)
 
-    each = engine.of_tasks(one, theta, rows)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + step)
+        each = engine.of_tasks(one, theta, rows)
     share = task_shares(rows)
     pooled = {}
     for name, value in each.items():

@@ -27,8 +27,15 @@ def data(seed=0, n_tasks=12, rows=14, shift=3.0):
 
 def estimator(strategy, **settings):
     return MAMLRegressor(
-        module,
-        **{"batch_norm": strategy, "inner_steps": 2, "shots": (2, 6), "max_iter": 30, "random_state": 0, **settings},
+        **{
+            "module": module,
+            "batch_norm": strategy,
+            "inner_steps": 2,
+            "shots": (2, 6),
+            "max_iter": 30,
+            "random_state": 0,
+            **settings,
+        },
     )
 
 
@@ -162,3 +169,28 @@ def test_unknown_strategy():
     X, y, tasks = data()
     with pytest.raises(InvalidParameterError, match="^batch_norm: got 'running'; expected one of 'episode', 'global'"):
         estimator("running").fit_meta(X, y, tasks=tasks)
+
+
+@pytest.mark.parametrize("strategy", RUNNING)
+def test_dropout_beside_running_averages_draws_from_random_state_alone(strategy):
+    def with_dropout(n_in, n_out):
+        return nn.Sequential(
+            nn.Linear(n_in, 8),
+            nn.BatchNorm1d(8),
+            nn.Dropout(0.4),
+            nn.Linear(8, 8),
+            nn.BatchNorm1d(8),
+            nn.Linear(8, n_out),
+        )
+
+    X, y, tasks = data()
+    kept = []
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            before = torch.random.get_rng_state()
+            model = estimator(strategy, module=with_dropout, max_iter=12).fit_meta(X, y, tasks=tasks)
+            assert torch.equal(torch.random.get_rng_state(), before)
+        kept.append(model._functional.constant)
+    for name, value in kept[0].items():
+        assert torch.equal(kept[1][name], value), name
