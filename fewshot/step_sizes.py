@@ -23,6 +23,7 @@ def effective_rows(weight: Tensor) -> Tensor:
 
     Examples
     --------
+    >>> import torch
     >>> effective_rows(torch.tensor([[1.0, 1.0, 0.0], [2.0, 2.0, 2.0]]))
     tensor([2., 3.])
     """

@@ -63,8 +63,8 @@ class Problem:
             gradient = torch.func.grad(f.support_loss)(theta, {}, f.constant, mine)
             sizes = self.adaptation.at(self.parameters.sizes, k)
             rows = effective_rows(support.weight)[t : t + 1]
-            batched = sizes.step(
-                {n: p[None] for n, p in theta.items()}, {n: g[None] for n, g in gradient.items()}, rows
+            batched = self.adaptation.rule.step(
+                {n: p[None] for n, p in theta.items()}, {n: g[None] for n, g in gradient.items()}, sizes, rows
             )
             theta = {name: p[0] for name, p in batched.items()}
         return theta
