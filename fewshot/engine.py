@@ -25,7 +25,19 @@ from .compiled import Library, Request, Switch, adapting_library, room_for, seco
 from .errors import InvalidParameterError, VerificationError
 from .functional import FunctionalModule, differentiable_forward
 from .kernels import Kernels, LoopKernels, VectorizedKernels, per_task_rows
-from .metagradient import MetaGradient, MetaParameters, expand, inner_loop, meta_gradient, of_network, take_tasks
+from .metagradient import (
+    NEED_THE_END,
+    MetaGradient,
+    MetaParameters,
+    Order,
+    expand,
+    from_adapted,
+    inner_loop,
+    meta_gradient,
+    of_network,
+    take_tasks,
+    task_shares,
+)
 from .step_sizes import Tensors
 from .tasks import Rows
 
@@ -88,11 +100,11 @@ class Engine:
         parameters: MetaParameters,
         supports: Sequence[Rows],
         query: Rows,
-        order: Literal["exact", "first"],
+        order: Order,
         calibrate: Callable[[MetaParameters], MetaParameters] | None = None,
         planned: int = 0,
         begun: dict[Any, int] | None = None,
-        begin_with: Literal["exact", "first"] | None = None,
+        begin_with: Order | None = None,
     ) -> None:
         """Choose the kernels and check them on a first batch.
 
@@ -104,7 +116,7 @@ class Engine:
             Support rows of each step.
         query : Rows
             Query rows.
-        order : {"exact", "first"}
+        order : {"exact", "first", "implicit", "reptile"}
             Order of the meta-gradient, which the kernels are checked with.
         calibrate : callable, default=None
             Changes the starting values once the kernels are chosen and before they are checked: derivatives that overflow
@@ -136,15 +148,13 @@ class Engine:
                     f"engine: 'compiled' is not possible ({self._switch.reason}); use engine='auto'."
                 )
 
-    def change_order(
-        self, order: Literal["exact", "first"], planned: int = 0, begun: dict[Any, int] | None = None
-    ) -> None:
+    def change_order(self, order: Order, planned: int = 0, begun: dict[Any, int] | None = None) -> None:
         """Expect meta-gradients of this order from now on: a program is made for one; see :meth:`prepare`."""
         if self.mode in ("auto", "compiled"):
             self._switch = Switch(
                 self.functional,
                 self.adaptation,
-                order,
+                "adapt" if order in NEED_THE_END else order,
                 planned=planned,
                 at_once=self.mode == "compiled",
                 random=self._random,
@@ -156,7 +166,7 @@ class Engine:
         parameters: MetaParameters,
         supports: Sequence[Rows],
         query: Rows,
-        order: Literal["exact", "first"],
+        order: Order,
         calibrate: Callable[[MetaParameters], MetaParameters],
     ) -> None:
         if self.mode == "loop":
@@ -241,7 +251,7 @@ class Engine:
         parameters: MetaParameters,
         supports: Sequence[Rows],
         query: Rows,
-        order: Literal["exact", "first"],
+        order: Order,
         seed: int,
         iteration: int = 0,
         *,
@@ -258,7 +268,7 @@ class Engine:
             Support rows of each step.
         query : Rows
             Query rows.
-        order : {"exact", "first"}
+        order : {"exact", "first", "implicit", "reptile"}
             Order of the meta-gradient.
         seed : int
             Seed of random draws inside the network.
@@ -270,7 +280,7 @@ class Engine:
         if self._switch is not None and self._switch.reason is None:
             due = self._switch.library(iteration, parameters, supports, query)
             if due is not None and self._agrees(*due, parameters, supports, query, order):
-                return self._by_program(*due, parameters, supports, query, step_weights, share)
+                return self._by_program(*due, parameters, supports, query, order, seed, step_weights, share)
             if self._switch.reason is not None:
                 self.kernels = self._recorded()  # they were to be given up soon, and now stay
         return self._by_kernels(parameters, supports, query, order, seed, step_weights, share)
@@ -287,7 +297,7 @@ class Engine:
         parameters: MetaParameters,
         supports: Sequence[Rows],
         query: Rows,
-        order: Literal["exact", "first"],
+        order: Order,
         seed: int,
         step_weights: Sequence[float] | None = None,
         share: Tensor | None = None,
@@ -312,6 +322,8 @@ class Engine:
         parameters: MetaParameters,
         supports: Sequence[Rows],
         query: Rows,
+        order: Order,
+        seed: int,
         step_weights: Sequence[float] | None = None,
         share: Tensor | None = None,
     ) -> MetaGradient:
@@ -319,6 +331,23 @@ class Engine:
         first = with_rows(supports[0], rows[0])
         padded = [first if s is supports[0] else with_rows(s, rows[0]) for s in supports]
         groups, steps = self._groups(parameters), self.adaptation.inner_steps
+        if order in NEED_THE_END:
+            share = task_shares(query) if share is None else share
+            adapted, losses, _ = library.adapt(groups, padded, None, steps, keep=True)
+            loss, gradient = from_adapted(
+                self.kernels,
+                self.adaptation,
+                parameters,
+                of_network(adapted),
+                list(losses),
+                padded[-1],
+                query,
+                share,
+                order,
+                seed,
+            )
+            vector = torch.cat([t.reshape(-1) for t in gradient.values()])
+            return MetaGradient(loss, share, vector, parameters)
         loss, share, vector = library.meta_gradient(
             groups, padded, query, steps, share, step_weights if steps else None
         )
@@ -342,7 +371,7 @@ class Engine:
         parameters: MetaParameters,
         supports: Sequence[Rows],
         query: Rows,
-        order: Literal["exact", "first"],
+        order: Order,
     ) -> bool:
         """Compare a program with the kernels on a batch before its first use."""
         assert self._switch is not None
@@ -354,7 +383,7 @@ class Engine:
         began = time.perf_counter()
         expected = self._by_kernels(parameters, supports, query, order, 0).gradient.flat()
         between = time.perf_counter()
-        got = self._by_program(library, rows, parameters, supports, query).gradient.flat()
+        got = self._by_program(library, rows, parameters, supports, query, order, 0).gradient.flat()
         ended = time.perf_counter()
         errors, size = _differences(expected, got)
         worst = max(errors, key=lambda name: errors[name])

@@ -1,12 +1,13 @@
 """The derivative of the query loss after adaptation in what the adaptation started from.
 
-With ``theta_{k+1} = U_k(theta_k; S_k)``, ``v_K = grad L_Q(theta_K)`` is pulled back through the steps,
-``v_k = (dU_k / dtheta)^T v_{k+1}``; for a gradient step that is ``v_{k+1} - H_S(theta_k) (s alpha v_{k+1})``. Only the
-parameters at each step are kept, no graph of activations, so memory hardly grows with the number of steps (Finn, Abbeel,
-Levine 2017, section 3, has the product; the pull-back form is reverse accumulation with recomputation). The same pull-back
-gives the derivative in learned step sizes. First-order MAML (their section 5.2) drops the Hessian products. With a multi-step loss
-(Antoniou, Edwards, Storkey 2019, section 4) the query is also judged on the way, ``v_k += w_k grad L_Q(theta_k)``. Every function
-takes a *sequence* of support rows, one per step: in supervised learning the same object each time, in reinforcement
+With ``theta_{k+1} = U_k(theta_k; S_k)``, ``v_K = grad L_Q(theta_K)`` is pulled back through the steps, ``v_k = (dU_k /
+dtheta)^T v_{k+1}``; for a gradient step that is ``v_{k+1} - H_S(theta_k) (s alpha v_{k+1})``. Only the parameters at each
+step are kept, no graph of activations, so memory hardly grows with the number of steps (Finn, Abbeel, Levine 2017, section 3,
+has the product; the pull-back form is reverse accumulation with recomputation). The same pull-back gives the derivative in
+learned step sizes. First-order MAML (their section 5.2) drops the Hessian products. Two algorithms need the end of the path
+only: implicit MAML (:mod:`.implicit`), and Reptile, whose ``theta_0 - theta_K`` is no gradient at all. With a multi-step loss
+(Antoniou, Edwards, Storkey 2019, section 4) the query is also judged on the way, ``v_k += w_k grad L_Q(theta_k)``. Every
+function takes a *sequence* of support rows, one per step: in supervised learning the same object each time, in reinforcement
 learning fresh trajectories.
 """
 
@@ -14,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from .adaptation import Adaptation
+from .errors import InvalidParameterError
+from .implicit import implicit_pull_back
 from .inner_optimizers import is_memory
 from .kernels import Kernels
 from .step_sizes import Tensors, by_name, effective_rows
@@ -28,7 +31,9 @@ from .tasks import Rows
 __all__ = [
     "MetaGradient",
     "MetaParameters",
+    "check_order",
     "expand",
+    "from_adapted",
     "inner_loop",
     "meta_gradient",
     "of_network",
@@ -36,7 +41,26 @@ __all__ = [
     "task_shares",
 ]
 
+Order = Literal["exact", "first", "implicit", "reptile"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+NEED_THE_END = ("implicit", "reptile")  # of the path only
 SEED_STRIDE = 1_000_003  # between the random draws of two steps; larger than any number of tasks in a batch
+
+
+def check_order(order: object, adaptation: Adaptation) -> None:
+    """Refuse settings of the inner loop that an order of the meta-gradient cannot do with."""
+    if order not in NEED_THE_END:
+        return
+    if not adaptation.inner_steps:
+        raise InvalidParameterError(f"inner_steps: got 0; order={order!r} needs at least one step.")
+    if adaptation.learns:
+        raise InvalidParameterError(
+            f"learn_step_sizes: got {adaptation.learn_step_sizes!r}; order={order!r} says nothing about step sizes; use False."
+        )
+    if order == "implicit" and not adaptation.proximal:
+        raise InvalidParameterError(
+            "proximal: got 0; order='implicit' solves a proximal inner problem; use a positive number."
+        )
 
 
 @dataclass
@@ -191,7 +215,7 @@ def meta_gradient(
     supports: Sequence[Rows],
     query: Rows,
     *,
-    order: Literal["exact", "first"] = "exact",
+    order: Order = "exact",
     seed: int = 0,
     chunk: int | None = None,
     step_weights: Sequence[float] | None = None,
@@ -211,8 +235,9 @@ def meta_gradient(
         Support rows of each inner step; with no steps, one entry for batch statistics.
     query : Rows
         Query rows.
-    order : {"exact", "first"}, default="exact"
-        "first" leaves out second derivatives.
+    order : {"exact", "first", "implicit", "reptile"}, default="exact"
+        "first" leaves out second derivatives. "implicit" is exact for solutions of the proximal inner problem. "reptile" takes the
+        way from the adapted parameters back to the initial ones for the gradient; losses are then those of the last support.
     seed : int, default=0
         Seed of random draws inside the network.
     chunk : int, default=None
@@ -230,7 +255,8 @@ def meta_gradient(
     References
     ----------
     Finn, Abbeel, Levine (2017), Model-agnostic meta-learning for fast adaptation of deep networks, ICML. Antoniou, Edwards, Storkey
-    (2019), How to train your MAML, ICLR, section 4.
+    (2019), How to train your MAML, ICLR, section 4. Rajeswaran, Finn, Kakade, Levine (2019), Meta-learning with implicit gradients,
+    NeurIPS. Nichol, Achiam, Schulman (2018), On first-order meta-learning algorithms, arXiv:1803.02999.
     """
     n_tasks = len(query.x)
     share = task_shares(query) if share is None else share
@@ -254,6 +280,53 @@ def meta_gradient(
     return MetaGradient(torch.cat(losses), share, torch.cat([t.reshape(-1) for t in total.values()]), parameters)
 
 
+def from_adapted(
+    kernels: Kernels,
+    adaptation: Adaptation,
+    parameters: MetaParameters,
+    adapted: Tensors,
+    losses: Sequence[Tensor],
+    support: Rows,
+    query: Rows,
+    share: Tensor,
+    order: Order,
+    seed: int = 0,
+) -> tuple[Tensor, Tensors]:
+    """Losses and the meta-gradient of an algorithm that needs only where adaptation ends.
+
+    Parameters
+    ----------
+    kernels, adaptation, parameters, query, share, order, seed
+        As of :func:`meta_gradient`.
+    adapted : dict of str to Tensor
+        Adapted parameters with a leading task axis.
+    losses : sequence of Tensor of shape (tasks,)
+        Support losses before each step.
+    support : Rows
+        Support rows of the last step.
+
+    Returns
+    -------
+    loss : Tensor of shape (tasks,)
+    gradient : dict of str to Tensor
+        As ``MetaParameters.flat()``, without step sizes.
+    """
+    steps, shared = adaptation.inner_steps, parameters.shared
+    if order == "reptile":
+        back = {
+            name: share.sum() * p - torch.tensordot(share, adapted[name], 1) for name, p in parameters.moving.items()
+        }
+        still = {name: torch.zeros_like(p) for name, p in shared.items()}
+        return losses[-1], MetaParameters(back, still).flat()
+    loss, v, of_shared = kernels.query_gradient(adapted, shared, support, query, seed + steps * SEED_STRIDE, steps)
+    last = max(0, steps - 1)
+    u, through = implicit_pull_back(
+        kernels, adapted, shared, support, v, adaptation.proximal, seed=seed + last * SEED_STRIDE, step=last
+    )
+    total = {name: torch.tensordot(share, t + through[name], 1) for name, t in of_shared.items()}
+    return loss, MetaParameters({name: torch.tensordot(share, t, 1) for name, t in u.items()}, total).flat()
+
+
 def _chunk_gradient(
     kernels: Kernels,
     adaptation: Adaptation,
@@ -261,15 +334,21 @@ def _chunk_gradient(
     supports: Sequence[Rows],
     query: Rows,
     share: Tensor,
-    order: str,
+    order: Order,
     seed: int,
     step_weights: Sequence[float] | None,
 ) -> tuple[Tensor, Tensors]:
     steps, rule = adaptation.inner_steps, adaptation.rule
-    shared = parameters.shared
-    path, _ = inner_loop(
-        kernels, adaptation, parameters, supports[:steps], seed, expand(rule.begin(parameters.moving), len(query.x))
+    shared, start = parameters.shared, expand(rule.begin(parameters.moving), len(query.x))
+    ends = order in NEED_THE_END
+    path, support_losses = inner_loop(
+        kernels, adaptation, parameters, supports[:steps], seed, start, whole_path=not ends
     )
+    if ends:
+        adapted = of_network(path[-1])
+        return from_adapted(
+            kernels, adaptation, parameters, adapted, support_losses, supports[-1], query, share, order, seed
+        )
     total_shared = {name: torch.zeros_like(value) for name, value in shared.items()}
 
     def judge(k: int, weight: float) -> tuple[Tensor, Tensors]:

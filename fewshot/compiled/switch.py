@@ -68,8 +68,8 @@ class Switch:
         The network and its loss.
     adaptation : Adaptation
         Settings of the inner loop.
-    order : {"exact", "first"}
-        Order of the meta-gradient.
+    order : {"exact", "first", "adapt"}
+        Order of the meta-gradient; "adapt" is adaptation alone, for algorithms that need no more of a program.
     planned : int
         Meta-steps of the training.
     at_once : bool
@@ -84,7 +84,7 @@ class Switch:
         self,
         functional: FunctionalModule,
         adaptation: Adaptation,
-        order: Literal["exact", "first"],
+        order: Literal["exact", "first", "adapt"],
         *,
         planned: int,
         at_once: bool,
@@ -199,7 +199,8 @@ class Switch:
             rows = tuple(-(-n * 3 // 2 // 8) * 8 for n in rows)  # type: ignore[assignment]
         start = self._begun.setdefault((self.order, described, rows), iteration)
         support, query = with_rows(support, rows[0]), with_rows(query, rows[1])
-        request = Request(self.functional, self.adaptation, parameters, support, query, self.order)
+        judged = None if self.order == "adapt" else query
+        request = Request(self.functional, self.adaptation, parameters, support, judged, self.order)
         self._programs.append(_Planned(request, rows, described, start, before is not None))
         return self._programs[-1]
 

@@ -55,7 +55,6 @@ class AdaptsAndPredicts:
     """What an estimator does once it is meta-trained."""
 
     engine: Any
-    inner_lr: float
     dtype: str
     _parameters: MetaParameters
     _functional: FunctionalModule
@@ -65,6 +64,10 @@ class AdaptsAndPredicts:
     _predicts_double: bool
     _adapted: AdaptedState
     step_scale_: npt.NDArray[np.float32]
+
+    def _resolved(self) -> dict[str, Any]:
+        """Return the settings that the algorithm says where they are None."""
+        raise NotImplementedError
 
     def _encode_adapt(self, y: Any) -> npt.NDArray[Any]:
         """Check and encode the targets of a support."""
@@ -151,7 +154,7 @@ class AdaptsAndPredicts:
         self._require_rows_for_statistics(task_set)
         adaptation = self._fitted_adaptation
         if not adaptation.learns:  # a fixed step size is a setting of adapting too
-            adaptation = replace(adaptation, inner_lr=self.inner_lr)
+            adaptation = replace(adaptation, inner_lr=self._resolved()["inner_lr"])
         engine = Engine(self._functional, adaptation, mode=self.engine)
         engine.use(vectorized=self._vectorized)
         parameters = self._parameters

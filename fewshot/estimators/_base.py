@@ -16,13 +16,14 @@ from sklearn.utils import check_random_state
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..adaptation import Adaptation
+from ..algorithms import get_algorithm
 from ..engine import Engine
 from ..episodes import EpisodeSampler, check_shots
 from ..errors import InvalidDataError, InvalidParameterError
 from ..functional import FunctionalModule, differentiable_forward
 from ..inference import predict
 from ..losses import RowLoss
-from ..metagradient import MetaParameters, expand
+from ..metagradient import MetaParameters, check_order, expand
 from ..networks import build_module
 from ..normalization import check_strategy
 from ..tasks import Rows, TaskSet, factorize, is_sampler
@@ -347,7 +348,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             self._row_loss(),
             adaptation.adapted,
             self._n_outputs(),
-            batch_norm=self.batch_norm,
+            batch_norm=self._resolved()["batch_norm"],
             inner_steps=adaptation.inner_steps,
         )
         self._predicts_double = self._runs_in_double()
@@ -372,18 +373,26 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
 
     # ---------------------------------------------------------------- settings
 
+    def _resolved(self) -> dict[str, Any]:
+        """Return the settings that the algorithm says where they are None."""
+        return get_algorithm(self.algorithm).resolve(self.get_params(deep=False))
+
     def _adaptation(self) -> Adaptation:
-        check_strategy(self.batch_norm)
-        learn: Any = "tensor" if self.learn_step_sizes is None else self.learn_step_sizes
-        return Adaptation(
-            inner_steps=self.inner_steps,
-            inner_lr=self.inner_lr,
-            learn_step_sizes="tensor" if learn is True else learn,
-            adapted="all" if self.adapted is None else self.adapted,
-            optimizer=self.inner_optimizer,
+        resolved = self._resolved()
+        check_strategy(resolved["batch_norm"])
+        adaptation = Adaptation(
+            inner_steps=resolved["inner_steps"],
+            inner_lr=resolved["inner_lr"],
+            learn_step_sizes=resolved["learn_step_sizes"],
+            adapted=resolved["adapted"],
+            optimizer=resolved["inner_optimizer"],
+            proximal=resolved["proximal"],
         )
+        check_order(resolved["order"], adaptation)
+        return adaptation
 
     def _settings(self, n_rows: int | None, validated: bool) -> TrainingSettings:
+        resolved = self._resolved()
         return TrainingSettings(
             max_iter=default_iterations(n_rows) if self.max_iter is None else self.max_iter,
             tasks_per_batch=self.tasks_per_batch,
@@ -391,8 +400,8 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             optimizer=self.optimizer,
             schedule=self.schedule,
             max_grad_norm=self.max_grad_norm,
-            order="exact" if self.order is None else self.order,
-            multi_step_loss=self.multi_step_loss,
+            order=resolved["order"],
+            multi_step_loss=resolved["multi_step_loss"],
             patience=PATIENCE if validated and self.early_stopping else None,
         )
 

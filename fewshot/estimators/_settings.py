@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Callable
 from typing import TypeVar
 
+from ..algorithms import ALGORITHMS
+
 __all__ = ["CLASSIFIER_PARAMETERS", "COMMON_PARAMETERS", "describe"]
 
 T = TypeVar("T", bound=type)
@@ -24,28 +26,34 @@ loss : str, callable or None, default=None
     Regression: "squared_error" (None), "absolute_error", "huber", "poisson" (predicts rates; the network gives their log).
     Classification: "cross_entropy" (None), "binary_cross_entropy". Or ``(output, target) -> loss of each row``. Targets of
     the first three are standardised inside.
-inner_steps : int, default=5
-    Gradient steps of an adaptation.
-inner_lr : float, default=0.1
-    Step size, or its starting value where it is learned.
+algorithm : str, default="maml"
+    How it learns and adapts, by name: {algorithms}. It says what those of the following settings are that are left at None;
+    what is said of them here is so for "maml".
+inner_steps : int, default=None
+    Gradient steps of an adaptation; None is 5.
+inner_lr : float, default=None
+    Step size, or its starting value where it is learned; None is 0.1.
 learn_step_sizes : {None, "tensor", "parameter", False}, default=None
     None and "tensor": one step size per tensor and step is meta-learned, with a factor ``n / (n + c)`` of the support size
     n, c learned per tensor. "parameter": one per parameter (Meta-SGD). False: fixed, as in the paper.
-inner_optimizer : {"gradient_descent", "momentum", "adam"}, default="gradient_descent"
-    What a step does with the gradient; the meta-gradient goes through momentum and Adam's moments, too.
+inner_optimizer : {None, "gradient_descent", "momentum", "adam"}, default=None
+    What a step does with the gradient; None is "gradient_descent". The meta-gradient goes through momentum and Adam's moments, too.
+proximal : float, default=None
+    Strength of a term ``proximal / 2 * ||theta - theta_0||^2`` in the support loss, which holds adapted parameters near the
+    initialisation; None is 0.
 adapted : {None, "all", "head", "body"} or list of str, default=None
     Parameters that an adaptation moves: all (None), the last layer's (ANIL), all but those (BOIL), or name patterns.
 order : {None, "exact", "first", "annealed"}, default=None
     Order of the meta-gradient; None is "exact". "first" leaves out second derivatives; "annealed" does so for the first third of
     the meta-steps (MAML++).
-multi_step_loss : bool, default=False
+multi_step_loss : bool, default=None
     Judge the query after every inner step, not the last one alone; weights of the earlier steps fall over the first part of the
-    training (MAML++).
-batch_norm : {"episode", "global", "transductive", "per_step"}, default="episode"
-    What the batch statistics of a module's BatchNorm layers mean. "episode": those of a task's support normalise its support and
-    its query. "global": running averages over meta-training; stable for few rows, off for a task whose inputs are shifted.
-    "transductive": each batch has its own, the rows to predict too, so that predictions depend on which rows are predicted
-    together. "per_step": running averages for each inner step.
+    training (MAML++). None is False.
+batch_norm : {None, "episode", "global", "transductive", "per_step"}, default=None
+    What the batch statistics of a module's BatchNorm layers mean; None is "episode": those of a task's support normalise its
+    support and its query. "global": running averages over meta-training; stable for few rows, off for a task whose inputs are
+    shifted. "transductive": each batch has its own, the rows to predict too, so that predictions depend on which rows are
+    predicted together. "per_step": running averages for each inner step.
 shots : int or (int, int), default=(1, 20)
     Support rows of a training episode, in all; a range is drawn from for each.
 shots_per_class : int or (int, int), default=None
@@ -93,7 +101,7 @@ random_state : int, RandomState or None, default=None
     Source of all randomness.
 verbose : int, default=0
     1 shows a progress bar.
-"""
+""".replace("{algorithms}", ", ".join(f'"{name}"' for name in ALGORITHMS))
 
 CLASSIFIER_PARAMETERS = """
 label_space : {"shared", "per_task"}, default="shared"

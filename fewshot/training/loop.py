@@ -20,9 +20,10 @@ from torch import Tensor
 
 from ..engine import Engine
 from ..errors import DivergenceError, InvalidParameterError
-from ..metagradient import MetaParameters
+from ..metagradient import ORDERS, MetaParameters, Order
 from ..tasks import Rows, TaskSampler
 from .calibration import calibrated
+from .minibatches import minibatches
 from .outer import OPTIMIZERS, OuterOptimizer
 from .running_statistics import first_statistics, moved_statistics
 from .validation import Validation
@@ -58,7 +59,7 @@ class TrainingSettings:
         The meta-gradient is scaled down to this norm.
     step_size_lr : float
         Learning rate of the logarithms of step sizes, as a multiple of `outer_lr`.
-    order : {"exact", "first", "annealed"}
+    order : {"exact", "first", "annealed", "implicit", "reptile"}
         Order of the meta-gradient; "annealed": "first" for the first third of the meta-steps, which are cheaper so, then "exact"
         (Antoniou, Edwards, Storkey 2019, section 4).
     multi_step_loss : bool, default=False
@@ -74,7 +75,7 @@ class TrainingSettings:
     schedule: Literal["cosine", "constant"] = "cosine"
     max_grad_norm: float | None = 10.0
     step_size_lr: float = 100.0
-    order: Literal["exact", "first", "annealed"] = "exact"
+    order: Order | Literal["annealed"] = "exact"
     multi_step_loss: bool = False
     patience: int | None = None
 
@@ -89,7 +90,7 @@ class TrainingSettings:
                 continue
             if not (isinstance(value, int | float | np.number) and 0 < value < math.inf):
                 raise InvalidParameterError(f"{name}: got {value!r}; expected a positive number.")
-        for name, allowed in (("schedule", ("cosine", "constant")), ("order", ("exact", "first", "annealed"))):
+        for name, allowed in (("schedule", ("cosine", "constant")), ("order", (*ORDERS, "annealed"))):
             value = getattr(self, name)
             if value not in allowed:
                 raise InvalidParameterError(f"{name}: got {value!r}; expected one of {', '.join(map(repr, allowed))}.")
@@ -101,7 +102,7 @@ class TrainingSettings:
         if not isinstance(self.multi_step_loss, bool | np.bool_):
             raise InvalidParameterError(f"multi_step_loss: got {self.multi_step_loss!r}; expected True or False.")
 
-    def order_at(self, iteration: int) -> Literal["exact", "first"]:
+    def order_at(self, iteration: int) -> Order:
         """Order of the meta-gradient at a meta-step."""
         if self.order == "annealed":
             return "first" if iteration < self.max_iter * FIRST_ORDER_PART else "exact"
@@ -240,7 +241,7 @@ class _Run:
             state.parameters, settings.optimizer, rates, settings.max_grad_norm, state.optimizer, device
         )
         state.parameters = self.optimizer.parameters
-        self.order: Literal["exact", "first"] = "exact"
+        self.order: Order = "exact"
         self.statistics: dict[str, Tensor] = {}  # running ones after the meta-step that is being made
         self.before_step: Any = None  # random state to go back to if a meta-step is interrupted
         self.pending: tuple[float, int] | None = (
@@ -251,7 +252,10 @@ class _Run:
 
     def episodes(self) -> tuple[list[Rows], Rows]:
         support, query = self.sampler.sample(self.settings.tasks_per_batch, self.state.rng)
-        return [support.to(self.device)] * max(1, self.engine.adaptation.inner_steps), query.to(self.device)
+        support, query, steps = support.to(self.device), query.to(self.device), self.engine.adaptation.inner_steps
+        if self.settings.order == "reptile":
+            return minibatches(support, query, steps, self.state.rng), query
+        return [support] * max(1, steps), query
 
     def prepare(self) -> None:
         """Choose kernels and first step sizes on the batch that the first meta-step will see."""
