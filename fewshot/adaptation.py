@@ -21,6 +21,7 @@ from torch import nn
 
 from .errors import InvalidParameterError
 from .inner_optimizers import RULES, InnerOptimizer
+from .networks import CONTEXT
 from .step_sizes import StepSizes, Tensors
 
 __all__ = ["Adaptation", "moving_names"]
@@ -41,8 +42,9 @@ class Adaptation:
     half_trust : float or None, default=4.0
         Starting value of c, in rows, of ``n / (n + c)``, learned per tensor; None: steps do not depend on the support size.
         Without learned step sizes there is no such scaling.
-    adapted : {"all", "head", "body"} or list of str, default="all"
-        Which parameters move: all, those of the last layer (ANIL), all but those (BOIL), or name patterns.
+    adapted : {"all", "head", "body", "context"} or list of str, default="all"
+        Which parameters move: all, those of the last layer (ANIL), all but those (BOIL), context parameters (CAVIA; where these
+        begin is not learned), or name patterns.
     optimizer : {"gradient_descent", "momentum", "adam"}, default="gradient_descent"
         What a step does with a gradient, see :mod:`.inner_optimizers`.
     proximal : float, default=0.0
@@ -92,6 +94,11 @@ class Adaptation:
     def learns(self) -> bool:
         """Whether step sizes are meta-learned."""
         return self.learn_step_sizes is not False
+
+    @property
+    def learns_start(self) -> bool:
+        """Whether what the inner loop starts from is meta-learned."""
+        return self.adapted != CONTEXT
 
     @property
     def scales(self) -> bool:
@@ -145,7 +152,7 @@ def moving_names(module: nn.Module, adapted: Any) -> list[str]:
     ----------
     module : torch.nn.Module
         The network; parameters with ``requires_grad=False`` are frozen and never move.
-    adapted : {"all", "head", "body"} or list of str
+    adapted : {"all", "head", "body", "context"} or list of str
         As in :class:`Adaptation`.
 
     Raises
@@ -168,11 +175,13 @@ def moving_names(module: nn.Module, adapted: Any) -> list[str]:
         chosen = head
     elif adapted == "body":
         chosen = [n for n in names if n not in head]
+    elif adapted == CONTEXT:
+        chosen = [n for n in names if n.rpartition(".")[2] == CONTEXT]
     elif isinstance(adapted, list | tuple) and all(isinstance(p, str) for p in adapted):
         chosen = [n for n in names if any(fnmatch.fnmatchcase(n, p) for p in adapted)]
     else:
         raise InvalidParameterError(
-            f"adapted: got {adapted!r}; expected 'all', 'head', 'body' or a list of parameter-name patterns."
+            f"adapted: got {adapted!r}; expected 'all', 'head', 'body', 'context' or a list of parameter-name patterns."
         )
     if not chosen:
         raise InvalidParameterError(

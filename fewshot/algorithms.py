@@ -27,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "order": "exact",
     "multi_step_loss": False,
     "batch_norm": "episode",
+    "n_context": 8,
     "head_objective": "predictive",
 }
 # Values by which a user may leave out, in words, what an algorithm leaves out anyhow.
@@ -133,7 +134,12 @@ ALGORITHMS: dict[str, Algorithm] = {
             {"order": "annealed", "multi_step_loss": True, "batch_norm": "per_step"},
             GRADIENT_STEPS,
         ),
-        Algorithm("reptile", {"inner_steps": 10, "inner_lr": 0.02, "order": "reptile"}, OF_REPTILE),
+        Algorithm(
+            "cavia",
+            {"adapted": "context", "inner_lr": 1.0},
+            {"adapted": "its context is all that moves", **GRADIENT_STEPS},
+        ),
+        Algorithm("reptile", {"inner_steps": 30, "inner_lr": 0.02, "order": "reptile"}, OF_REPTILE),
         Algorithm(
             "imaml",
             # Descent with a fixed step size diverges here: nothing in the implicit gradient keeps the loss flat enough for it.

@@ -277,6 +277,22 @@ class Engine:
         step_weights, share
             As of :func:`fewshot.metagradient.meta_gradient`.
         """
+        found = self._gradient(parameters, supports, query, order, seed, iteration, step_weights, share)
+        if not self.adaptation.learns_start:
+            found.vector[: _size(parameters.moving)] = 0
+        return found
+
+    def _gradient(
+        self,
+        parameters: MetaParameters,
+        supports: Sequence[Rows],
+        query: Rows,
+        order: Order,
+        seed: int,
+        iteration: int,
+        step_weights: Sequence[float] | None,
+        share: Tensor | None,
+    ) -> MetaGradient:
         if self._switch is not None and self._switch.reason is None:
             due = self._switch.library(iteration, parameters, supports, query)
             if due is not None and self._agrees(*due, parameters, supports, query, order):

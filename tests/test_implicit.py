@@ -48,7 +48,9 @@ def test_gradient_of_quadratics_is_the_analytic_one(kind, optimizer):
         solution = torch.linalg.solve(h + LAMBDA * torch.eye(4, dtype=F64), 2 * x.T @ (w * y[:, 0]) + LAMBDA * start)
         error = qx @ solution - qy[:, 0]
         losses.append((qw * error**2).sum())
-        expected += LAMBDA * torch.linalg.solve(h + LAMBDA * torch.eye(4, dtype=F64), 2 * qx.T @ (qw * error)) / len(tasks)
+        expected += (
+            LAMBDA * torch.linalg.solve(h + LAMBDA * torch.eye(4, dtype=F64), 2 * qx.T @ (qw * error)) / len(tasks)
+        )
     torch.testing.assert_close(found.loss, torch.stack(losses), rtol=1e-9, atol=0)
     torch.testing.assert_close(found.vector, expected, rtol=1e-7, atol=0)
 

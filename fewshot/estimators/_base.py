@@ -24,7 +24,7 @@ from ..functional import FunctionalModule, differentiable_forward
 from ..inference import predict
 from ..losses import RowLoss
 from ..metagradient import MetaParameters, check_order, expand
-from ..networks import build_module
+from ..networks import CONTEXT, build_module
 from ..normalization import check_strategy
 from ..tasks import Rows, TaskSet, factorize, is_sampler
 from ..threads import threads_for
@@ -341,6 +341,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             hidden=self.hidden,
             activation=self.activation,
             input_shape=self.input_shape,
+            n_context=self._n_context(),
             seed=seed,
         ).to(dtype)
         self._functional = FunctionalModule(
@@ -390,6 +391,20 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
         )
         check_order(resolved["order"], adaptation)
         return adaptation
+
+    def _n_context(self) -> int:
+        """Return the number of context parameters that the network needs."""
+        resolved = self._resolved()
+        n = resolved["n_context"]
+        if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
+            raise InvalidParameterError(f"n_context: got {n!r}; expected a whole number of 1 or more.")
+        if resolved["adapted"] == CONTEXT:
+            return int(n)
+        if self.n_context is not None:
+            raise InvalidParameterError(
+                f"n_context: got {n!r}, but adapted={resolved['adapted']!r} moves no context; use algorithm='cavia', or None."
+            )
+        return 0
 
     def _settings(self, n_rows: int | None, validated: bool) -> TrainingSettings:
         resolved = self._resolved()

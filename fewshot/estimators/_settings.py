@@ -41,8 +41,11 @@ inner_optimizer : {None, "gradient_descent", "momentum", "adam"}, default=None
 proximal : float, default=None
     Strength of a term ``proximal / 2 * ||theta - theta_0||^2`` in the support loss, which holds adapted parameters near the
     initialisation; None is 0.
-adapted : {None, "all", "head", "body"} or list of str, default=None
-    Parameters that an adaptation moves: all (None), the last layer's (ANIL), all but those (BOIL), or name patterns.
+adapted : {None, "all", "head", "body", "context"} or list of str, default=None
+    Parameters that an adaptation moves: all (None), the last layer's (ANIL), all but those (BOIL), context parameters that the
+    network gets beside its inputs (CAVIA), or name patterns.
+n_context : int, default=None
+    Number of context parameters with ``adapted="context"``; None is 8.
 order : {None, "exact", "first", "annealed"}, default=None
     Order of the meta-gradient; None is "exact". "first" leaves out second derivatives; "annealed" does so for the first third of
     the meta-steps (MAML++).

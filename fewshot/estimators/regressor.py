@@ -76,6 +76,7 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
         inner_optimizer: str | None = None,
         proximal: float | None = None,
         adapted: Any = None,
+        n_context: int | None = None,
         order: str | None = None,
         multi_step_loss: bool | None = None,
         batch_norm: str | None = None,
@@ -112,6 +113,7 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
         self.inner_optimizer = inner_optimizer
         self.proximal = proximal
         self.adapted = adapted
+        self.n_context = n_context
         self.order = order
         self.multi_step_loss = multi_step_loss
         self.batch_norm = batch_norm

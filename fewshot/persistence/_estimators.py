@@ -157,6 +157,7 @@ def _template(model: Any, network: Mapping[str, Any]) -> nn.Module:
             hidden=model.hidden,
             activation=model.activation,
             input_shape=model.input_shape,
+            n_context=model._n_context(),
         )
     template = template.to("cpu" if own else "meta", next(iter(p.moving.values())).dtype)
     _compare("parameter", dict(template.named_parameters()), {**p.moving, **p.shared, **network["frozen"]})
