@@ -1,9 +1,10 @@
 """Sinusoids in the MAML paper's setting: mean squared error on 4,000 unseen tasks.
 
-    python tests/benchmarks/sinusoid.py [--max-iter 70000] [--shots 10]
+    python tests/benchmarks/sinusoid.py [--max-iter 70000] [--shots 10] [--algorithm maml]
 
 Finn, Abbeel, Levine (2017), section 5.1: K shots, one training step of fixed size 0.01, 40-40 ReLU, 25 tasks a batch, 70,000
-meta-steps with Adam. Beside it, the same network pre-trained on all tasks and fine-tuned with the same steps.
+meta-steps with Adam. Beside MAML, the same network pre-trained on all tasks and fine-tuned alike. With "meta-sgd", one
+step size per parameter is learned, which start at 0.01.
 """
 
 import argparse
@@ -31,25 +32,28 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--max-iter", type=int, default=70_000)
     parser.add_argument("--shots", type=int, default=10)
+    parser.add_argument("--algorithm", choices=("maml", "fomaml", "meta-sgd"), default="maml")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     settings = dict(
         hidden=(40, 40),
         activation="relu",
         inner_lr=0.01,
-        learn_step_sizes=False,
         tasks_per_batch=25,
         max_iter=args.max_iter,
         outer_lr=0.001,
         optimizer="adam",
         schedule="cosine",
         max_grad_norm=10.0,
-        order="exact",
         early_stopping=False,
         random_state=args.seed,
     )
-    for name, steps in (("MAML", 1), ("pre-trained on all tasks", 0)):
-        model = MAMLRegressor(inner_steps=steps, **settings)
+    learned = "parameter" if args.algorithm == "meta-sgd" else False
+    methods = [(args.algorithm, dict(algorithm=args.algorithm, inner_steps=1, learn_step_sizes=learned))]
+    if args.algorithm == "maml":
+        methods.append(("pre-trained on all tasks", dict(inner_steps=0, learn_step_sizes=False)))
+    for name, method in methods:
+        model = MAMLRegressor(**method, **settings)
         began = time.perf_counter()
         model.fit_meta(Sinusoids(shots=args.shots, queries=args.shots))
         print(f"{name}: {args.max_iter} meta-steps in {time.perf_counter() - began:.0f} s", flush=True)
