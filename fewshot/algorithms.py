@@ -78,10 +78,11 @@ class Algorithm:
         """
         resolved = {}
         for name, usual in DEFAULTS.items():
-            said = self.settings.get(name, OFF.get(name, usual) if name in self.refuses else usual)
+            off = OFF.get(name) if name in self.refuses else None
+            said = self.settings.get(name, off)
             value = given.get(name)
             if value is None:
-                value = said
+                value = usual if said is None else said
             elif name in self.refuses and not (type(value) is type(said) and value == said):
                 raise InvalidParameterError(
                     f"{name}: got {value!r}, which algorithm={self.name!r} cannot take, since {self.refuses[name]}; leave "
@@ -140,6 +141,8 @@ ALGORITHMS: dict[str, Algorithm] = {
             {"adapted": "its context is all that moves", **GRADIENT_STEPS},
         ),
         Algorithm("reptile", {"inner_steps": 30, "inner_lr": 0.02, "order": "reptile"}, OF_REPTILE),
+        Algorithm("ridge", {"adapted": "head", "inner_steps": 0}, OF_A_HEAD, head="ridge"),
+        Algorithm("dkt", {"adapted": "head", "inner_steps": 0}, OF_A_HEAD, head="gaussian_process"),
         Algorithm(
             "imaml",
             # Descent with a fixed step size diverges here: nothing in the implicit gradient keeps the loss flat enough for it.

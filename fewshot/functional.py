@@ -57,6 +57,8 @@ class FunctionalModule:
         The module's parameters and buffers, by group.
     uses_batch_statistics : bool
         Whether the query needs the support's rows in its forward pass.
+    captures_support : bool
+        Whether predictions for an adapted task need more of its support than the parameters that moved.
     normalises_by_rows : bool
         Whether statistics are those of the rows of a task, which therefore have to be some.
     running : list of str
@@ -89,6 +91,7 @@ class FunctionalModule:
         layers = batch_norm_layers(self.skeleton)
         self.batch_norm = batch_norm if layers else "episode"
         self.uses_batch_statistics = bool(layers) and batch_norm == "episode"
+        self.captures_support = self.uses_batch_statistics
         self.normalises_by_rows = bool(layers) and batch_norm in ("episode", "transductive")
         keeps = bool(layers) and batch_norm in ("global", "per_step")
         self.running = [n for n in self.constant if n.rpartition(".")[2] in STATISTICS] if keeps else []
@@ -147,7 +150,7 @@ class FunctionalModule:
             return self.output(moving, shared, constant, x)
 
     def support_statistics(self, moving: Tensors, shared: Tensors, constant: Tensors, rows: Rows) -> Tensors:
-        """Batch statistics of the support rows of one task, to be merged into `constant` for prediction."""
+        """Return what predictions need of the support rows of one task, to be merged into `constant`: its batch statistics."""
         if not self.uses_batch_statistics:
             return {}
         return self.moments(moving, shared, constant, rows, normalised=False)

@@ -40,7 +40,7 @@ class AdaptedTasks:
     moving : dict of str to Tensor
         Adapted parameters with a leading task axis.
     statistics : dict of str to Tensor
-        Batch statistics of each task's support, with a leading task axis.
+        What else predictions need of each task's support, with a leading task axis: batch statistics, a head in closed form.
     step_scale : Tensor of shape (tasks,)
         Factor by which the safeguard shrank each task's steps: 1, or a power of one half, or 0.
     """
@@ -80,7 +80,7 @@ def adapt_task_set(
         parts = [_adapt_similar(engine, parameters, task_set.rows(some), steps) for some in groups]
     return AdaptedTasks(
         {k: _in_order(groups, [p.moving[k] for p in parts]) for k in parts[0].moving},
-        {k: _in_order(groups, [p.statistics[k] for p in parts]) for k in parts[0].statistics},
+        {k: _in_order(groups, _same_shape([p.statistics[k] for p in parts])) for k in parts[0].statistics},
         _in_order(groups, [p.step_scale for p in parts]),
     )
 
@@ -92,6 +92,20 @@ def _in_order(groups: list[npt.NDArray[np.int64]], parts: list[Tensor]) -> Tenso
     out = parts[0].new_empty((sum(map(len, groups)), *parts[0].shape[1:]))
     for some, part in zip(groups, parts, strict=True):
         out[torch.from_numpy(some)] = part
+    return out
+
+
+def _same_shape(parts: list[Tensor]) -> list[Tensor]:
+    """Pad with zeros to the largest: heads of groups of tasks with fewer rows, where zeros stand for rows without weight."""
+    shape = torch.Size(max(sizes) for sizes in zip(*(p.shape[1:] for p in parts), strict=True))
+    return [_padded(p, shape) for p in parts]
+
+
+def _padded(part: Tensor, shape: torch.Size) -> Tensor:
+    if part.shape[1:] == shape:
+        return part
+    out = part.new_zeros((len(part), *shape))
+    out[tuple(slice(n) for n in part.shape)] = part
     return out
 
 
@@ -133,20 +147,25 @@ def halved(sizes: Tensors, times: int) -> Tensors:
 
 def _statistics(engine: Engine, moving: Tensors, shared: Tensors, support: Rows, steps: int) -> Tensors:
     functional = engine.functional
+    after, found = functional.constants(functional.constant, steps), {}
     if functional.per_step:
-        after = functional.constants(functional.constant, steps)
-        return expand({name: after[name] for name in functional.running}, len(support.x))
-    if not functional.uses_batch_statistics:
-        return {}
+        found |= expand({name: after[name] for name in functional.running}, len(support.x))
 
     def one(mine: Tensors, rows: Rows) -> Tensors:
-        return functional.support_statistics(mine, shared, functional.constant, rows)
+        return functional.support_statistics(mine, shared, after, rows)
 
-    return engine.of_tasks(one, moving, support)
+    if functional.captures_support:
+        found |= engine.of_tasks(one, moving, support)
+    return found
 
 
 def predict(
-    functional: FunctionalModule, moving: Tensors, shared: Tensors, statistics: Tensors, x: Sequence[Tensor]
+    functional: FunctionalModule,
+    moving: Tensors,
+    shared: Tensors,
+    statistics: Tensors,
+    x: Sequence[Tensor],
+    of_one: Callable[[Tensors, Tensors, Tensors, Tensor], Tensor] | None = None,
 ) -> list[Tensor]:
     """Compute outputs of adapted networks, each for rows of its own.
 
@@ -160,6 +179,8 @@ def predict(
         Parameters that all tasks share.
     x : sequence of Tensor of shape (rows, ...)
         Inputs of each task; numbers of rows may differ.
+    of_one : callable, default=None
+        ``(moving, shared, constant, x) -> output`` of one task; None is the network's prediction.
 
     Returns
     -------
@@ -174,7 +195,7 @@ def predict(
     constant = cast(functional.constants(functional.constant, 0))  # adapted tasks have statistics of their own
 
     def one(mine: Tensors, own: Tensors, rows: Tensor) -> Tensor:
-        return functional.prediction(mine, shared, {**constant, **own}, rows)
+        return (of_one or functional.prediction)(mine, shared, {**constant, **own}, rows)
 
     out: list[Tensor] = [torch.empty(0, functional.n_outputs, dtype=dtype)] * len(x)
     groups: dict[int, list[int]] = {}

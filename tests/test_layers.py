@@ -27,6 +27,7 @@ LAYERS = [
     "algorithms",
     "solvers",
     "functional",
+    "heads",
     "recording",
     "kernels",
     "implicit",

@@ -21,6 +21,7 @@ from ..adaptation import Adaptation
 from ..engine import Engine
 from ..errors import InvalidDataError, InvalidParameterError, NotFittedError, UnknownTaskError
 from ..functional import FunctionalModule, differentiable_forward
+from ..heads import HeadedModule
 from ..inference import AdaptedTasks, adapt_task_set, predict
 from ..metagradient import MetaParameters, expand
 from ..normalization import batch_norm_layers, episode_statistics
@@ -54,6 +55,7 @@ class AdaptedState:
 class AdaptsAndPredicts:
     """What an estimator does once it is meta-trained."""
 
+    algorithm: str
     engine: Any
     dtype: str
     _parameters: MetaParameters
@@ -152,6 +154,11 @@ class AdaptsAndPredicts:
         task_set = TaskSet.from_arrays(array, encoded, labels, sample_weight=weight, dtype=self._dtype())
         task_set = adapted._prepare_support(task_set)
         self._require_rows_for_statistics(task_set)
+        if steps and isinstance(self._functional, HeadedModule):
+            raise InvalidParameterError(
+                f"steps: got {steps!r}; algorithm={self.algorithm!r} solves the last layer in closed form and takes no steps; "
+                "leave steps out."
+            )
         adaptation = self._fitted_adaptation
         if not adaptation.learns:  # a fixed step size is a setting of adapting too
             adaptation = replace(adaptation, inner_lr=self._resolved()["inner_lr"])
@@ -191,8 +198,18 @@ class AdaptsAndPredicts:
                 "together, so give two or more (of each task), or use another batch_norm."
             )
 
-    def _outputs(self, X: Any, tasks: Any) -> npt.NDArray[np.float64]:
-        """Network outputs of each row in float64, shape (rows, outputs)."""
+    def _deviations(self, X: Any, tasks: Any) -> npt.NDArray[np.float64]:
+        """Return standard deviations of new observations in float64, shape (rows, outputs)."""
+        self._check_fitted("predict")
+        functional = self._functional
+        if not isinstance(functional, HeadedModule):
+            raise InvalidParameterError(
+                f"return_std: algorithm={self.algorithm!r} gives no predictive variance; use algorithm='ridge' or 'dkt'."
+            )
+        return self._outputs(X, tasks, functional.deviation)
+
+    def _outputs(self, X: Any, tasks: Any, of_one: Any = None) -> npt.NDArray[np.float64]:
+        """Network outputs (or another function of one task) of each row in float64, shape (rows, outputs)."""
         self._check_fitted("predict")
         array = check_features(self, X, reset=False)
         state = getattr(self, "_adapted", None)
@@ -200,12 +217,12 @@ class AdaptsAndPredicts:
         x = torch.tensor(array, dtype=torch.float64 if self._predicts_double else self._dtype())
         p = self._parameters
         if state is None:
-            return self._run(expand(p.moving, 1), {}, [x])[0]
+            return self._run(expand(p.moving, 1), {}, [x], of_one)[0]
         found = state.tasks
         if state.labels is None:
             if tasks is not None:
                 raise UnknownTaskError("tasks: this model was adapted to one task without a label; leave tasks out.")
-            return self._run(found.moving, found.statistics, [x])[0]
+            return self._run(found.moving, found.statistics, [x], of_one)[0]
         if tasks is None:
             raise UnknownTaskError(
                 f"tasks: this model was adapted to {len(state.labels)} labelled tasks; pass tasks=, one label per row of X."
@@ -224,15 +241,18 @@ class AdaptsAndPredicts:
             {k: v[index] for k, v in found.moving.items()},
             {k: v[index] for k, v in found.statistics.items()},
             [x[torch.from_numpy(part)] for part in parts],
+            of_one,
         )
         out = np.empty((len(array), results[0].shape[1]))
         out[order] = np.concatenate(results)
         return out
 
-    def _run(self, moving: Any, statistics: Any, x: list[torch.Tensor]) -> list[npt.NDArray[np.float64]]:
+    def _run(
+        self, moving: Any, statistics: Any, x: list[torch.Tensor], of_one: Any = None
+    ) -> list[npt.NDArray[np.float64]]:
         self._require_rows_to_predict(x)
         with self._threads(sum(map(len, x))):
-            outputs = predict(self._functional, moving, self._parameters.shared, statistics, x)
+            outputs = predict(self._functional, moving, self._parameters.shared, statistics, x, of_one)
         return [o.double().numpy() for o in outputs]
 
     def _threads(self, n_rows: int) -> AbstractContextManager[None]:

@@ -20,7 +20,8 @@ from ..algorithms import get_algorithm
 from ..engine import Engine
 from ..episodes import EpisodeSampler, check_shots
 from ..errors import InvalidDataError, InvalidParameterError
-from ..functional import FunctionalModule, differentiable_forward
+from ..functional import differentiable_forward
+from ..heads import check_head, make_functional, with_head
 from ..inference import predict
 from ..losses import RowLoss
 from ..metagradient import MetaParameters, check_order, expand
@@ -334,17 +335,8 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
         return wrapped, Validation(wrapped, MOST_VALIDATION_EPISODES, rng, device)
 
     def _build(self, adaptation: Adaptation, dtype: torch.dtype, seed: int) -> None:
-        self._template = build_module(
-            self.module,
-            self.n_features_in_,
-            self._n_outputs(),
-            hidden=self.hidden,
-            activation=self.activation,
-            input_shape=self.input_shape,
-            n_context=self._n_context(),
-            seed=seed,
-        ).to(dtype)
-        self._functional = FunctionalModule(
+        self._template = self._network(self._n_outputs(), seed).to(dtype)
+        self._functional = make_functional(
             self._template,
             self._row_loss(),
             adaptation.adapted,
@@ -352,7 +344,22 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             batch_norm=self._resolved()["batch_norm"],
             inner_steps=adaptation.inner_steps,
         )
+        check_head(self._template, self._functional, torch.zeros(2, self.n_features_in_, dtype=dtype))
         self._predicts_double = self._runs_in_double()
+
+    def _network(self, n_outputs: int, seed: int = 0) -> torch.nn.Module:
+        """Build what the settings describe."""
+        built = build_module(
+            self.module,
+            self.n_features_in_,
+            n_outputs,
+            hidden=self.hidden,
+            activation=self.activation,
+            input_shape=self.input_shape,
+            n_context=self._n_context(),
+            seed=seed,
+        )
+        return with_head(built, get_algorithm(self.algorithm).head, self._resolved()["head_objective"])
 
     def _starting_state(self, adaptation: Adaptation, rng: np.random.Generator, again: bool) -> TrainingState:
         if not again:

@@ -46,6 +46,8 @@ adapted : {None, "all", "head", "body", "context"} or list of str, default=None
     network gets beside its inputs (CAVIA), or name patterns.
 n_context : int, default=None
     Number of context parameters with ``adapted="context"``; None is 8.
+head_objective : {None, "predictive", "marginal"}, default=None
+    What "ridge" and "dkt" learn over tasks: the density of the query given the support (None), or that of all rows together.
 order : {None, "exact", "first", "annealed"}, default=None
     Order of the meta-gradient; None is "exact". "first" leaves out second derivatives; "annealed" does so for the first third of
     the meta-steps (MAML++).

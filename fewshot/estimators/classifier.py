@@ -87,6 +87,7 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
         proximal: float | None = None,
         adapted: Any = None,
         n_context: int | None = None,
+        head_objective: str | None = None,
         order: str | None = None,
         multi_step_loss: bool | None = None,
         batch_norm: str | None = None,
@@ -126,6 +127,7 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
         self.proximal = proximal
         self.adapted = adapted
         self.n_context = n_context
+        self.head_objective = head_objective
         self.order = order
         self.multi_step_loss = multi_step_loss
         self.batch_norm = batch_norm

@@ -77,6 +77,7 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
         proximal: float | None = None,
         adapted: Any = None,
         n_context: int | None = None,
+        head_objective: str | None = None,
         order: str | None = None,
         multi_step_loss: bool | None = None,
         batch_norm: str | None = None,
@@ -114,6 +115,7 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
         self.proximal = proximal
         self.adapted = adapted
         self.n_context = n_context
+        self.head_objective = head_objective
         self.order = order
         self.multi_step_loss = multi_step_loss
         self.batch_norm = batch_norm
@@ -146,7 +148,7 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
         tags.regressor_tags.poor_score = True
         return tags
 
-    def predict(self, X: Any, *, tasks: Any = None) -> npt.NDArray[np.float64]:
+    def predict(self, X: Any, *, tasks: Any = None, return_std: bool = False) -> Any:
         """Predict targets.
 
         Parameters
@@ -156,10 +158,13 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
         tasks : array-like of shape (rows,), default=None
             Task label of each row, if the model was adapted to labelled tasks. A model that was not adapted predicts from
             its initialisation, the same for every task.
+        return_std : bool, default=False
+            Return the standard deviations of new observations, too; of "ridge" and "dkt" only.
 
         Returns
         -------
-        ndarray of shape (rows,) or (rows, outputs)
+        ndarray of shape (rows,) or (rows, outputs), or two of them
+            Predictions, and standard deviations where asked for.
 
         Raises
         ------
@@ -167,10 +172,16 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
             Before :meth:`fit_meta`.
         UnknownTaskError
             If a label is not among those that the model was adapted to.
+        InvalidParameterError
+            If standard deviations are asked of an algorithm that has none.
         """
         out = self._outputs(X, tasks)
         out = np.exp(out) if self._row_loss() is poisson else out * self._target_scale + self._target_mean
-        return out if self._multi_output else out[:, 0]
+        mean = out if self._multi_output else out[:, 0]
+        if not return_std:
+            return mean
+        deviation = self._deviations(X, tasks) * self._target_scale
+        return mean, deviation if self._multi_output else deviation[:, 0]
 
     def score(self, X: Any, y: Any, *, tasks: Any = None, sample_weight: Any = None) -> float:
         """Coefficient of determination of the predictions; see :func:`sklearn.metrics.r2_score`."""

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from ..errors import SerializationError
 from ..estimators._base import MetaEstimator
-from ..functional import FunctionalModule
+from ..heads import make_functional
 from ..inference import predict
 from ..metagradient import expand
-from ..networks import BUILDERS, build_module
+from ..networks import BUILDERS
 from ..normalization import batch_norm_layers
 from ._registry import estimator_from_state, estimator_state
 
@@ -121,7 +121,7 @@ def from_state(cls: type, state: Mapping[str, Mapping[str, Any]]) -> MetaEstimat
             buffer.copy_(stored[name])
     # Which parameters move is what it was, whatever the setting `adapted` has become since.
     names = [glob.escape(name) for name in p.moving]
-    functional = FunctionalModule(
+    functional = make_functional(
         template,
         model._row_loss(),
         names,
@@ -150,15 +150,7 @@ def _template(model: Any, network: Mapping[str, Any]) -> nn.Module:
     p = model._parameters
     own = isinstance(describe_module(model.module), UsersModule)
     with nullcontext() if own else torch.device("meta"):
-        template = build_module(
-            model.module,
-            model.n_features_in_,
-            network["n_outputs"],
-            hidden=model.hidden,
-            activation=model.activation,
-            input_shape=model.input_shape,
-            n_context=model._n_context(),
-        )
+        template = model._network(network["n_outputs"])
     template = template.to("cpu" if own else "meta", next(iter(p.moving.values())).dtype)
     _compare("parameter", dict(template.named_parameters()), {**p.moving, **p.shared, **network["frozen"]})
     _compare("buffer", dict(template.named_buffers()), network["buffers"])
