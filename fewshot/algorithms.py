@@ -141,6 +141,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             {"adapted": "its context is all that moves", **GRADIENT_STEPS},
         ),
         Algorithm("reptile", {"inner_steps": 30, "inner_lr": 0.02, "order": "reptile"}, OF_REPTILE),
+        Algorithm("tr-maml", {}, GRADIENT_STEPS, worst_tasks=True),
         Algorithm("ridge", {"adapted": "head", "inner_steps": 0}, OF_A_HEAD, head="ridge"),
         Algorithm("dkt", {"adapted": "head", "inner_steps": 0}, OF_A_HEAD, head="gaussian_process"),
         Algorithm(

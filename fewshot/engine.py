@@ -154,7 +154,7 @@ class Engine:
             self._switch = Switch(
                 self.functional,
                 self.adaptation,
-                "adapt" if order in NEED_THE_END else order,
+                "adapt" if order == "implicit" or order == "reptile" else order,
                 planned=planned,
                 at_once=self.mode == "compiled",
                 random=self._random,

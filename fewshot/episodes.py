@@ -205,6 +205,8 @@ class EpisodeSampler:
         Positions in `task_set` of the tasks that episodes are drawn from.
     n_left_out_ : int
         Number of tasks that are too small.
+    drawn_ : ndarray of int
+        Which of ``tasks_`` the episodes of the last draw are of.
 
     Raises
     ------
@@ -262,6 +264,11 @@ class EpisodeSampler:
                 f"{sizes.max()} rows{'' if task_set.blocks is None else ' in blocks that stay together'}); "
                 f"lower {name} or merge small tasks."
             )
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of tasks that are drawn: those that are large enough."""
+        return len(self.tasks_)
 
     def _most_shots(self) -> Ints:
         """Most shots that can leave each task a query row, in its luckiest draw."""
@@ -326,12 +333,14 @@ class EpisodeSampler:
     def _rank_tasks(self, n_tasks: int, rng: np.random.Generator) -> RowRanks:
         rounds = -(-n_tasks // len(self.tasks_))
         chosen = np.concatenate([rng.permutation(self.tasks_) for _ in range(rounds)])[:n_tasks]
+        self.drawn_ = np.searchsorted(self.tasks_, chosen)  # sorted, as found
         return rank_rows(self.task_set, chosen, rng, support=self.support, per_class=self.per_class)
 
     def _split_one_task(self, n_tasks: int, rng: np.random.Generator) -> RowRanks:
         n = self.task_set.n_rows
         parts = max(1, min(n_tasks, n // (self.high + (self.queries or self.high))))
         segment = np.arange(n) * parts // n
+        self.drawn_ = np.zeros(parts, dtype=np.int64)
         return _rank(self.task_set, segment, rng.permutation(n), parts, rng, self.support, self.per_class)
 
     def rows(
@@ -376,6 +385,18 @@ class PerTaskLabels:
 
     def __init__(self, sampler: Any, n_outputs: int) -> None:
         self.sampler, self.n_outputs = sampler, n_outputs
+
+    @property
+    def drawn_(self) -> Ints:
+        """Tasks of the last draw, where the wrapped sampler knows them."""
+        drawn: Ints = self.sampler.drawn_
+        return drawn
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of tasks that are drawn, where the wrapped sampler knows it."""
+        n_tasks: int = self.sampler.n_tasks
+        return n_tasks
 
     def sample(self, n_tasks: int, rng: np.random.Generator) -> tuple[Rows, Rows]:
         """Draw episodes from the wrapped sampler and rename their classes."""

@@ -84,8 +84,9 @@ def with_head(network: nn.Module, solver: Any, objective: Any) -> nn.Module:
 
 def make_functional(template: nn.Module, row_loss: RowLoss, *args: Any, **settings: Any) -> FunctionalModule:
     """Make the pure functions of a network, with a head or not; arguments as of :class:`FunctionalModule`."""
-    kind = HeadedModule if isinstance(template, WithHead) else FunctionalModule
-    return kind(template, row_loss, *args, **settings)
+    if isinstance(template, WithHead):
+        return HeadedModule(template, row_loss, *args, **settings)
+    return FunctionalModule(template, row_loss, *args, **settings)
 
 
 class HeadedModule(FunctionalModule):

@@ -147,7 +147,8 @@ def halved(sizes: Tensors, times: int) -> Tensors:
 
 def _statistics(engine: Engine, moving: Tensors, shared: Tensors, support: Rows, steps: int) -> Tensors:
     functional = engine.functional
-    after, found = functional.constants(functional.constant, steps), {}
+    after = functional.constants(functional.constant, steps)
+    found: Tensors = {}
     if functional.per_step:
         found |= expand({name: after[name] for name in functional.running}, len(support.x))
 

@@ -159,7 +159,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
         again = bool(self.warm_start) and hasattr(self, "_parameters")
         seed = one_line("random_state", check_random_state, self.random_state).randint(2**31)
         rng = np.random.default_rng(seed)
-        for attribute in ("_adapted", "_task_classes", "step_scale_"):
+        for attribute in ("_adapted", "_task_classes", "step_scale_", "task_weights_"):
             self.__dict__.pop(attribute, None)
         if is_sampler(X):
             given = {"y": y, "tasks": tasks, "blocks": blocks, "time": time, "sample_weight": sample_weight}
@@ -189,7 +189,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
         n_rounds = -(-settings.max_iter // max(1, settings.max_iter // ROUNDS))
 
         def fitted() -> dict[str, Any]:
-            return self._fitted_attributes(state, engine)
+            return self._fitted_attributes(state, engine) | self._task_weights(state, sampler)
 
         n_parameters = sum(p.numel() for p in self._template.parameters())
         n_rows_at_once = settings.tasks_per_batch * _rows_per_episode(sampler)
@@ -241,6 +241,14 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             "history_": pd.DataFrame(state.history),
         }
 
+    def _task_weights(self, state: TrainingState, sampler: Any) -> dict[str, Any]:
+        """Return the weights of the training tasks, where they are learned."""
+        if state.task_weights is None:
+            return {}
+        episodes: EpisodeSampler = getattr(sampler, "sampler", sampler)
+        labels = episodes.task_set.labels[episodes.tasks_]
+        return {"task_weights_": pd.DataFrame({"task": labels, "weight": state.task_weights})}
+
     def _task_set(
         self, X: Any, y: Any, tasks: Any, blocks: Any, time: Any, sample_weight: Any, dtype: torch.dtype, again: bool
     ) -> TaskSet:
@@ -288,7 +296,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             logger.info("validation_tasks: the held-out tasks are too small for an episode; no early stopping")
             return self._wrap_sampler(sampler), None
         n = min(EPISODES_PER_VALIDATION_TASK * len(held), max(MOST_VALIDATION_EPISODES, len(held)))
-        return self._wrap_sampler(sampler), Validation(judge, n, rng, device)
+        return self._wrap_sampler(sampler), Validation(judge, n, rng, device, worst=self._worst_tasks())
 
     def _episodes(self, task_set: TaskSet) -> EpisodeSampler:
         return EpisodeSampler(
@@ -328,6 +336,11 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
     def _from_sampler(
         self, sampler: Any, rng: np.random.Generator, device: torch.device
     ) -> tuple[Any, Validation | None]:
+        if self._worst_tasks():
+            raise InvalidParameterError(
+                f"algorithm: {self.algorithm!r} weighs the tasks of a table, and X is a sampler, whose tasks do not come again; "
+                "pass X, y and tasks, or use another algorithm."
+            )
         wrapped = self._wrap_sampler(_FlatTargets(sampler, self._n_outputs()))
         fraction = self.validation_tasks
         if not self.early_stopping or not fraction:
@@ -399,6 +412,9 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
         check_order(resolved["order"], adaptation)
         return adaptation
 
+    def _worst_tasks(self) -> bool:
+        return get_algorithm(self.algorithm).worst_tasks
+
     def _n_context(self) -> int:
         """Return the number of context parameters that the network needs."""
         resolved = self._resolved()
@@ -424,6 +440,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             max_grad_norm=self.max_grad_norm,
             order=resolved["order"],
             multi_step_loss=resolved["multi_step_loss"],
+            worst_tasks=self._worst_tasks(),
             patience=PATIENCE if validated and self.early_stopping else None,
         )
 

@@ -45,6 +45,8 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
         Number of meta-steps done.
     history_ : DataFrame
         One row per round of training: iteration, loss, validation_loss, skipped, seconds.
+    task_weights_ : DataFrame
+        Of "tr-maml": the weight that each training task ended with.
     n_features_in_, feature_names_in_
         As everywhere in scikit-learn.
     step_scale_ : ndarray of shape (tasks,)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from .calibration import calibrated
 from .minibatches import minibatches
 from .outer import OPTIMIZERS, OuterOptimizer
 from .running_statistics import first_statistics, moved_statistics
+from .task_weights import equal, raised, shares, tasks_of_last_draw
 from .validation import Validation
 
 __all__ = ["TrainingSettings", "TrainingState", "meta_train"]
@@ -64,6 +66,8 @@ class TrainingSettings:
         (Antoniou, Edwards, Storkey 2019, section 4).
     multi_step_loss : bool, default=False
         Judge the query after each inner step, see :meth:`step_weights`.
+    worst_tasks : bool, default=False
+        Weigh tasks towards those with the largest losses, see :mod:`.task_weights`; the sampler must tell which it draws.
     patience : int or None
         Stop after so many rounds without a better validation loss; None never stops early.
     """
@@ -77,6 +81,7 @@ class TrainingSettings:
     step_size_lr: float = 100.0
     order: Order | Literal["annealed"] = "exact"
     multi_step_loss: bool = False
+    worst_tasks: bool = False
     patience: int | None = None
 
     def __post_init__(self) -> None:
@@ -151,6 +156,7 @@ class TrainingState:
     rounds_since_best: int = 0
     skipped: int = 0
     finished: bool = False
+    task_weights: npt.NDArray[np.float64] | None = None  # of the sampler's tasks, if they are not equal
     programs: dict[Any, int] = field(default_factory=dict)  # when the compiled ones were begun
     round_losses: list[float] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
@@ -243,6 +249,7 @@ class _Run:
         state.parameters = self.optimizer.parameters
         self.order: Order = "exact"
         self.statistics: dict[str, Tensor] = {}  # running ones after the meta-step that is being made
+        self.task_weights = state.task_weights  # after the meta-step that is being made
         self.before_step: Any = None  # random state to go back to if a meta-step is interrupted
         self.pending: tuple[float, int] | None = (
             None  # loss of the meta-step being made, and steps of the optimiser before
@@ -252,6 +259,8 @@ class _Run:
 
     def episodes(self) -> tuple[list[Rows], Rows]:
         support, query = self.sampler.sample(self.settings.tasks_per_batch, self.state.rng)
+        if self.settings.worst_tasks:
+            self.drawn = tasks_of_last_draw(self.sampler)
         support, query, steps = support.to(self.device), query.to(self.device), self.engine.adaptation.inner_steps
         if self.settings.order == "reptile":
             return minibatches(support, query, steps, self.state.rng), query
@@ -270,6 +279,11 @@ class _Run:
                     state.parameters.sizes[name].copy_(value)
             return state.parameters
 
+        if self.settings.worst_tasks:
+            start = equal(self.sampler)
+            # A training that goes on with other tasks begins to weigh them anew.
+            if state.task_weights is None or len(state.task_weights) != len(start):
+                state.task_weights = start
         constant, settings = self.engine.functional.constant, self.settings
         if first_step and not state.warm:
             constant.update(first_statistics(self.engine, state.parameters, supports))
@@ -300,9 +314,13 @@ class _Run:
             self.engine.change_order(order, settings.max_iter, state.programs)
             self.order = order
         weights = settings.step_weights(state.iteration, self.engine.adaptation.inner_steps)
+        share = None if state.task_weights is None else shares(state.task_weights, self.drawn, query)
         found = self.engine.gradient(
-            state.parameters, supports, query, order, seed, state.iteration, step_weights=weights
+            state.parameters, supports, query, order, seed, state.iteration, step_weights=weights, share=share
         )
+        if state.task_weights is not None:
+            rate = settings.rate(state.iteration)
+            self.task_weights = raised(state.task_weights, self.drawn, found.loss, query, rate)
         self.statistics = moved_statistics(self.engine, state.parameters, supports, query, state.iteration)
         self.pending = found.mean_loss(), self.optimizer.steps
         norm = self.optimizer.step(found.vector, settings.rate(state.iteration))
@@ -326,6 +344,7 @@ class _Run:
         state.iteration += 1
         if done:
             functional.constant |= self.statistics
+            state.task_weights = self.task_weights
         self.pending = self.before_step = None
 
     def round_is_due(self) -> bool:

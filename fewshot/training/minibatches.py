@@ -34,7 +34,8 @@ def minibatches(support: Rows, query: Rows, n_steps: int, rng: np.random.Generat
     >>> sorted(x for b in minibatches(rows, rows, 3, np.random.default_rng(0)) for x in b.x.flatten().tolist())[:6]
     [0.0, 0.0, 0.0, 0.0, 1.0, 1.0]
     """
-    both = Rows(*(torch.cat(pair, 1) for pair in zip(support[:3], query[:3], strict=True)), _joined(support, query))
+    x, y, weight = (torch.cat(pair, 1) for pair in zip(support[:3], query[:3], strict=True))
+    both = Rows(x, y, weight, {name: torch.cat([value, query.extra[name]], 1) for name, value in support.extra.items()})
     width, real = support.x.shape[1], (both.weight > 0).cpu().numpy()
     order = np.where(real, rng.random(real.shape), np.inf).argsort(1)  # rows with weight come first
     n_real = np.maximum(real.sum(1, keepdims=True), 1)
@@ -44,10 +45,6 @@ def minibatches(support: Rows, query: Rows, n_steps: int, rng: np.random.Generat
         taken = torch.from_numpy(np.take_along_axis(order, position, 1)).to(both.x.device)
         batches.append(_gather(both, taken))
     return batches
-
-
-def _joined(support: Rows, query: Rows) -> dict[str, Tensor]:
-    return {name: torch.cat([value, query.extra[name]], 1) for name, value in support.extra.items()}
 
 
 def _gather(rows: Rows, taken: Tensor) -> Rows:

@@ -14,6 +14,7 @@ from ..engine import Engine
 from ..errors import InvalidParameterError
 from ..metagradient import MetaParameters
 from ..tasks import TaskSampler, TaskSet
+from .task_weights import tasks_of_last_draw
 
 __all__ = ["Validation", "split_tasks"]
 
@@ -34,18 +35,34 @@ class Validation:
         Source of the draw.
     device : torch.device, default=None
         Where the episodes are kept; None leaves them.
+    worst : bool, default=False
+        Judge by the task with the largest mean loss, not by all alike.
     """
 
     def __init__(
-        self, sampler: TaskSampler, n_episodes: int, rng: np.random.Generator, device: torch.device | None = None
+        self,
+        sampler: TaskSampler,
+        n_episodes: int,
+        rng: np.random.Generator,
+        device: torch.device | None = None,
+        *,
+        worst: bool = False,
     ) -> None:
         self.support, self.query = (rows.to(device) for rows in sampler.sample(n_episodes, rng))
+        self._tasks = torch.from_numpy(tasks_of_last_draw(sampler)) if worst else None
 
     def loss(self, engine: Engine, parameters: MetaParameters) -> float:
-        """Mean query loss after adaptation; infinite if it is not a number."""
+        """Mean query loss after adaptation, of all episodes or of the worst task; infinite if it is not a number."""
         losses = engine.losses(parameters, self.support, self.query)
         judged = self.query.weight.sum(1) > 0
-        value = float(losses[judged].mean()) if bool(judged.any()) else math.nan
+        if not bool(judged.any()):
+            return math.inf
+        if self._tasks is None:
+            value = float(losses[judged].mean())
+        else:
+            tasks, mine = self._tasks[judged].unique(return_inverse=True)
+            count = torch.bincount(mine, minlength=len(tasks))
+            value = float((torch.zeros(len(tasks)).double().index_add(0, mine, losses[judged].double()) / count).max())
         return value if math.isfinite(value) else math.inf
 
 
