@@ -31,12 +31,12 @@ def test_shares_are_right_on_average_and_leave_out_tasks_without_query():
 
 def test_weights_rise_with_losses_sum_to_one_and_keep_a_floor():
     weights = np.full(4, 0.25)
-    for _ in range(500):
+    for _ in range(1000):
         weights = raised(weights, np.arange(4), torch.tensor([1.0, 2.0, 1.0, 5.0]), rows(np.ones((4, 1))))
         assert weights.sum() == pytest.approx(1)
     assert weights.argmax() == 3 and weights[3] > 0.9
     assert weights.min() == pytest.approx(SPREAD_EVENLY / 4, rel=1e-6)
-    for _ in range(500):  # and the one that is worst now comes up again
+    for _ in range(1000):  # and the one that is worst now comes up again
         weights = raised(weights, np.arange(4), torch.tensor([9.0, 2.0, 1.0, 0.0]), rows(np.ones((4, 1))))
     assert weights.argmax() == 0
 
@@ -102,7 +102,9 @@ def test_the_worst_task_is_served_better_and_files_keep_the_weights(tmp_path):
 
     plain, robust = (MAMLRegressor(algorithm=a, **settings).fit_meta(X, y, tasks=tasks) for a in ("maml", "tr-maml"))
     assert worst_error(robust) < 0.5 * worst_error(plain)
-    assert set(robust.task_weights_.nlargest(2, "weight")["task"]) == {"t18", "t19"}
+    weights = robust.task_weights_.set_index("task")["weight"]
+    assert weights.idxmax() == "t19"  # of the two, that with the more spread inputs
+    assert weights["t19"] > 5 * weights.median()
     assert not hasattr(plain, "task_weights_")
     fewshot.save(robust, tmp_path / "model")
     loaded = fewshot.load(tmp_path / "model")
