@@ -13,6 +13,7 @@ if __name__ == "datasets":
         "checkout or remove the checkout from sys.path."
     )
 
+from .digits import Digits
 from .gaussian_means import GaussianMeans, GaussianMeanTasks
 from .heart_disease import fetch_heart_disease
 from .linear_regressions import LinearRegressions, LinearRegressionTasks
@@ -25,6 +26,7 @@ from .sinusoids import Sinusoids, SinusoidTasks
 
 __all__ = [
     "BoundaryTasks",
+    "Digits",
     "GaussianMeanTasks",
     "GaussianMeans",
     "LinearRegressionTasks",
