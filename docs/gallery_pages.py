@@ -14,7 +14,15 @@ __all__ = ["move_gifs", "place"]
 
 BUILD_BEGAN = time.time()
 # Easy ones first.
-ORDER = ["plot_point_navigation.py", "plot_cartpole_goal.py", "plot_joint_is_enough.py", "half_cheetah.py"]
+ORDER = [
+    "plot_point_navigation.py",
+    "plot_cartpole_goal.py",
+    "plot_joint_is_enough.py",
+    "half_cheetah.py",
+    "plot_theory_steps.py",
+    "plot_theory_initialization.py",
+    "plot_theory_tasks.py",
+]
 
 
 def place(filename: str) -> int:
