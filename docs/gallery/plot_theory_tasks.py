@@ -21,8 +21,10 @@ import numpy as np
 import torch
 
 from fewshot import MAMLClassifier, MAMLRegressor
-from fewshot.theory import RotatingBoundary, frozen_feature_accuracy, one_step_accuracy
+from fewshot.datasets import RotatingBoundaries
+from fewshot.theory import frozen_feature_accuracy, one_step_accuracy
 
+VERTICAL = -np.pi / 2  # direction of a boundary whose normal is the first axis
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7A7A7A"
 plain = {
     "learn_step_sizes": False,
@@ -47,18 +49,19 @@ def linear(n_in, n_out):
 
 frozen = MAMLClassifier(
     first_input, adapted="head", inner_steps=10, inner_lr=2.0, max_iter=100, outer_lr=0.01, **plain
-).fit_meta(RotatingBoundary(angles=(0.0, 0.0)))
+).fit_meta(RotatingBoundaries(50, 50, angles=(VERTICAL, VERTICAL)))
 line = MAMLClassifier(linear, inner_steps=1, inner_lr=2.0, max_iter=200, outer_lr=0.05, **plain).fit_meta(
-    RotatingBoundary()
+    RotatingBoundaries(50, 50)
 )
 network = MAMLClassifier(
     hidden=(32,), activation="tanh", inner_steps=1, inner_lr=2.0, max_iter=250, outer_lr=0.01, **plain
-).fit_meta(RotatingBoundary())
+).fit_meta(RotatingBoundaries(50, 50))
 
 
 def accuracy(model, angle, n_tasks=200):
     """Accuracy after adaptation, on fresh tasks of one angle."""
-    support, query = RotatingBoundary(50, 100, angles=(angle, angle)).sample(n_tasks, np.random.default_rng(1))
+    turned = RotatingBoundaries(50, 100, angles=(VERTICAL + angle, VERTICAL + angle))
+    support, query = turned.sample(n_tasks, np.random.default_rng(1))
     labels = np.arange(n_tasks)
     adapted = model.adapt(support.x.reshape(-1, 2).numpy(), support.y.ravel().numpy(), tasks=labels.repeat(50))
     predicted = adapted.predict(query.x.reshape(-1, 2).numpy(), tasks=labels.repeat(100))

@@ -14,11 +14,10 @@ from .quadratics import (
     nearest_initialization,
     nearest_weights,
 )
-from .rotating_boundary import RotatingBoundary, frozen_feature_accuracy, one_step_accuracy
+from .rotating_boundary import frozen_feature_accuracy, one_step_accuracy
 
 __all__ = [
     "FixedEpisodes",
-    "RotatingBoundary",
     "ShiftedInputs",
     "adapted_linear",
     "adapted_losses",

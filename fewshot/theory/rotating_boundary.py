@@ -19,63 +19,13 @@ the two boundaries is therefore about normal with the variance :math:`\pi / (2n)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from ..errors import InvalidParameterError
-from ..tasks import Rows
 from ._checks import Floats, array, count
 
-__all__ = ["RotatingBoundary", "frozen_feature_accuracy", "one_step_accuracy"]
-
-
-class RotatingBoundary:
-    """A :class:`~fewshot.tasks.TaskSampler`: points in the plane, labelled by a line through 0.
-
-    Parameters
-    ----------
-    n_support, n_query : int, default=50
-        Rows of each task.
-    angles : tuple of float, default=(0, 2 pi)
-        Between which the angle of the boundary's normal is uniform, in radians; one angle twice makes all tasks the same.
-
-    Raises
-    ------
-    InvalidParameterError
-        If a setting cannot be used.
-
-    Examples
-    --------
-    >>> support, query = RotatingBoundary(10, 5).sample(3, np.random.default_rng(0))
-    >>> support.x.shape, query.y.shape
-    (torch.Size([3, 10, 2]), torch.Size([3, 5]))
-    """
-
-    def __init__(self, n_support: int = 50, n_query: int = 50, *, angles: Sequence[float] = (0.0, 2 * math.pi)) -> None:
-        self.n_support, self.n_query = count("n_support", n_support, 1), count("n_query", n_query, 1)
-        low, high = found if len(found := array("angles", angles, 1)) == 2 else (1.0, 0.0)
-        if low > high:
-            raise InvalidParameterError(
-                f"angles: got {angles!r}; expected the least and the largest angle, in radians."
-            )
-        self.angles = float(low), float(high)
-
-    def sample(self, n_tasks: int, rng: np.random.Generator) -> tuple[Rows, Rows]:
-        """Draw support and query of `n_tasks` tasks."""
-        angle = rng.uniform(*self.angles, size=n_tasks)
-        normal = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        return self._rows(normal, self.n_support, rng), self._rows(normal, self.n_query, rng)
-
-    @staticmethod
-    def _rows(normal: Floats, n: int, rng: np.random.Generator) -> Rows:
-        x = rng.normal(size=(len(normal), n, 2))
-        y = np.einsum("trf,tf->tr", x, normal) > 0
-        return Rows(
-            torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y, dtype=torch.int64), torch.ones(len(normal), n)
-        )
+__all__ = ["frozen_feature_accuracy", "one_step_accuracy"]
 
 
 def frozen_feature_accuracy(angles: npt.ArrayLike) -> npt.NDArray[np.float64]:
