@@ -27,7 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "order": "exact",
     "multi_step_loss": False,
     "batch_norm": "episode",
-    "n_context": 8,
+    "n_context": 32,
     "head_objective": "predictive",
 }
 # Values by which a user may leave out, in words, what an algorithm leaves out anyhow.

@@ -19,7 +19,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .adaptation import moving_names
 from .errors import InvalidParameterError
 from .losses import RowLoss, task_loss
-from .normalization import batch_norm_layers, check_strategy, episode_statistics, observed_moments, replace_norm_layers
+from .normalization import (
+    batch_norm_layers,
+    check_strategy,
+    episode_statistics,
+    observed_moments,
+    renormalised,
+    replace_norm_layers,
+)
 from .step_sizes import Tensors
 from .tasks import Rows
 
@@ -136,10 +143,11 @@ class FunctionalModule:
         return task_loss(self.query_row_loss, output[len(support.x) :], query)
 
     def _by_own_statistics(self, moving: Tensors, shared: Tensors, constant: Tensors, rows: Rows) -> Tensor:
-        """Output for rows that are normalised among themselves, where batch statistics are those of a batch."""
-        if not self.normalises_by_rows:
+        """Output for rows whose own batch statistics count, for the values or for the derivatives alone."""
+        context = episode_statistics if self.normalises_by_rows else renormalised if self.running else None
+        if context is None:
             return self.output(moving, shared, constant, rows.x)
-        with episode_statistics(rows.weight):
+        with context(rows.weight):
             return self.output(moving, shared, constant, rows.x)
 
     def prediction(self, moving: Tensors, shared: Tensors, constant: Tensors, x: Tensor) -> Tensor:

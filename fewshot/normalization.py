@@ -7,6 +7,11 @@ query too, which is what most published code of MAML does: predictions then depe
 ``"per_step"`` there is one running average for each inner step, since features change on the way (Antoniou, Edwards, Storkey 2019,
 section 4). Bronskill et al. (2020, section 3) compare such choices.
 
+Running averages that derivatives take for constants let training run away: weights grow, the averages follow and undo it in the
+output, and nothing holds them back. So values are normalised by the averages, and derivatives go through the statistics of the
+rows, as in batch renormalisation: ``(x - mean) / std * r + d`` with the rows' own mean and standard deviation, and r and d, which
+turn that into the value by the averages, held fixed. Both are limited, which matters only while averages are far behind.
+
 Padded rows (weight 0) never count; torch's own layer, given padded rows, would be off. LayerNorm and InstanceNorm are replaced
 too, for their fused kernels give wrong second derivatives where somebody differentiates *through* ``vmap`` (torch 2.13: off by
 .17 and .47 relative); fewshot's own kernels, ``vmap`` of derivatives, are exact with either, as its tests show. The replacements
@@ -15,7 +20,8 @@ keep names, parameters and state dict.
 References
 ----------
 Antoniou, Edwards, Storkey (2019), How to train your MAML, ICLR. Bronskill, Gordon, Requeima, Nowozin, Turner (2020), TaskNorm:
-rethinking batch normalization for meta-learning, ICML.
+rethinking batch normalization for meta-learning, ICML. Ioffe (2017), Batch renormalization: towards reducing minibatch dependence
+in batch-normalized models, NeurIPS.
 """
 
 from __future__ import annotations
@@ -39,6 +45,7 @@ __all__ = [
     "check_strategy",
     "episode_statistics",
     "observed_moments",
+    "renormalised",
     "replace_norm_layers",
 ]
 
@@ -53,12 +60,17 @@ def check_strategy(batch_norm: object) -> None:
         )
 
 
+# What values are normalised by; derivatives go through the rows' own statistics unless these are only looked at.
+R_MAX, D_MAX = 3.0, 5.0  # Ioffe (2017), section 4
+OWN, STORED, LOOKED_AT = "own", "stored", "looked at"
+
+
 class _Episode(threading.local):
     """Which rows give the statistics of the forward pass that is running; None: stored statistics are used."""
 
     mask: Tensor | None = None
     captured: dict[str, Tensor] | None = None
-    only_observed: bool = False
+    values: str = OWN
 
 
 _episode = _Episode()
@@ -71,25 +83,32 @@ def episode_statistics(mask: Tensor, captured: dict[str, Tensor] | None = None) 
     A dict given as `captured` receives each layer's mean and variance under the buffers' names, ready to be passed back
     in a later forward pass without this context.
     """
-    with _during(mask, captured, False):
+    with _during(mask, captured, OWN):
+        yield
+
+
+@contextmanager
+def renormalised(mask: Tensor) -> Iterator[None]:
+    """Give values by the stored statistics, and derivatives by those of the rows where `mask`, shape (rows,), is non-zero."""
+    with _during(mask, None, STORED):
         yield
 
 
 @contextmanager
 def observed_moments(mask: Tensor, captured: dict[str, Tensor]) -> Iterator[None]:
     """Fill `captured` as :func:`episode_statistics` does, while normalising with the stored statistics."""
-    with _during(mask, captured, True):
+    with _during(mask, captured, LOOKED_AT):
         yield
 
 
 @contextmanager
 def _during(*state: Any) -> Iterator[None]:
-    outer = _episode.mask, _episode.captured, _episode.only_observed
-    _episode.mask, _episode.captured, _episode.only_observed = state
+    outer = _episode.mask, _episode.captured, _episode.values
+    _episode.mask, _episode.captured, _episode.values = state
     try:
         yield
     finally:
-        _episode.mask, _episode.captured, _episode.only_observed = outer
+        _episode.mask, _episode.captured, _episode.values = outer
 
 
 class EpisodeBatchNorm(nn.Module):
@@ -151,9 +170,19 @@ class EpisodeBatchNorm(nn.Module):
                     )
                 _episode.captured[f"{prefix}episode_mean"] = own_mean
                 _episode.captured[f"{prefix}episode_var"] = own_var
-            if not _episode.only_observed:
+            if _episode.values == STORED:
+                scale = (var + self.eps).rsqrt()
+                r = ((own_var + self.eps).sqrt() * scale).detach().clamp(1 / R_MAX, R_MAX)
+                d = ((own_mean - mean) * scale).detach().clamp(-D_MAX, D_MAX)
+                x = (x - own_mean.reshape(column)) * ((own_var + self.eps).rsqrt() * r).reshape(column) + d.reshape(
+                    column
+                )
+                return self._affine(x, column)
+            if _episode.values == OWN:
                 mean, var = own_mean, own_var
-        x = (x - mean.reshape(column)) * (var + self.eps).rsqrt().reshape(column)
+        return self._affine((x - mean.reshape(column)) * (var + self.eps).rsqrt().reshape(column), column)
+
+    def _affine(self, x: Tensor, column: tuple[int, ...]) -> Tensor:
         if self.weight is None or self.bias is None:
             return x
         return x * self.weight.reshape(column) + self.bias.reshape(column)

@@ -18,11 +18,21 @@ from ._oracles import F64, N_IN, batch, draw_tasks, make, parts, relative_error,
 STEPS = 3
 
 
+def normalised(before, over, column, statistics):
+    """Normalised by the rows' own statistics; or by given ones, with the derivative of the former (Ioffe 2017, algorithm 1)."""
+    mean, std = before.mean(over), torch.sqrt(before.var(over, unbiased=False) + 1e-5)
+    own = (before - mean.reshape(column)) / std.reshape(column)
+    if statistics is None:
+        return own
+    running_mean, running_std = statistics[0], torch.sqrt(statistics[1] + 1e-5)
+    r, d = (std / running_std).detach().clamp(1 / 3, 3), ((mean - running_mean) / running_std).detach().clamp(-5, 5)
+    return own * r.reshape(column) + d.reshape(column)
+
+
 def flat(params, x, statistics):
     """``make("batch_norm")`` written out; `statistics` is a pair, or None for those of `x`."""
     before = x @ params["0.weight"].T + params["0.bias"]
-    mean, var = (before.mean(0), before.var(0, unbiased=False)) if statistics is None else statistics
-    h = (before - mean) / torch.sqrt(var + 1e-5) * params["1.weight"] + params["1.bias"]
+    h = normalised(before, (0,), (1, -1), statistics) * params["1.weight"] + params["1.bias"]
     return torch.tanh(h) @ params["3.weight"].T + params["3.bias"]
 
 
@@ -46,10 +56,8 @@ def image_module():
 def image(params, x, statistics):
     """The same for a convolutional network."""
     before = F.conv2d(x.reshape(-1, 1, 2, 3), params["1.weight"], params["1.bias"], padding=1)
-    over = (0, 2, 3)
-    mean, var = (before.mean(over), before.var(over, unbiased=False)) if statistics is None else statistics
-    mean, var, weight, bias = (t.reshape(1, -1, 1, 1) for t in (mean, var, params["2.weight"], params["2.bias"]))
-    h = torch.tanh((before - mean) / torch.sqrt(var + 1e-5) * weight + bias)
+    weight, bias = (params[name].reshape(1, -1, 1, 1) for name in ("2.weight", "2.bias"))
+    h = torch.tanh(normalised(before, (0, 2, 3), (1, -1, 1, 1), statistics) * weight + bias)
     return h.flatten(1) @ params["5.weight"].T + params["5.bias"]
 
 
@@ -126,9 +134,15 @@ def test_more_steps_than_statistics_take_the_last_ones():
 def test_a_prediction_normalises_as_the_strategy_says():
     x = torch.randn(6, N_IN, generator=torch.Generator().manual_seed(3), dtype=F64)
     for strategy in ("global", "transductive"):
-        functional, meta, forward = with_strategy("flat", strategy, Adaptation(1, 0.1))
+        functional, meta, _ = with_strategy("flat", strategy, Adaptation(1, 0.1))
         got = functional.prediction(meta.moving, meta.shared, functional.constant, x)
-        torch.testing.assert_close(got, forward[0](meta.moving, x, None))
+        p = meta.moving
+        h = x @ p["0.weight"].T + p["0.bias"]
+        mean, var = h.mean(0), h.var(0, unbiased=False)
+        if strategy == "global":
+            mean, var = functional.constant["1.episode_mean"], functional.constant["1.episode_var"]
+        h = (h - mean) / torch.sqrt(var + 1e-5) * p["1.weight"] + p["1.bias"]
+        torch.testing.assert_close(got, torch.tanh(h) @ p["3.weight"].T + p["3.bias"])
 
 
 def test_moments_are_those_of_the_rows_with_weight():
@@ -140,6 +154,28 @@ def test_moments_are_those_of_the_rows_with_weight():
         found = functional.moments(meta.moving, meta.shared, functional.constant, rows, normalised=normalised)
         torch.testing.assert_close(found["1.episode_mean"], before.mean(0))
         torch.testing.assert_close(found["1.episode_var"], before.var(0, unbiased=False))
+
+
+@pytest.mark.parametrize("strategy", ["global", "per_step"])
+def test_no_derivative_makes_what_feeds_a_layer_grow(strategy):
+    """The averages would undo it: scaling all that a layer sees has to have no first-order effect on the loss."""
+    functional, meta, _ = with_strategy("flat", strategy, Adaptation(0, 0.1))
+    supports, query = batch(draw_tasks(N_IN), 0)
+    found = meta_gradient(VectorizedKernels(functional), Adaptation(0, 0.1), meta, supports, query).gradient.moving
+    along = sum((found[n] * meta.moving[n]).sum() for n in ("0.weight", "0.bias"))
+    size = sum((found[n].norm() * meta.moving[n].norm()) for n in ("0.weight", "0.bias"))
+    assert abs(along) < 1e-3 * size  # but for eps
+    assert abs(found["0.bias"]).max() < 1e-10  # nor shifting it
+
+
+def test_averages_that_are_far_behind_are_followed_within_limits():
+    functional, meta, _ = with_strategy("flat", "global", Adaptation(0, 0.1))
+    supports, query = batch(draw_tasks(N_IN), 0)
+    losses = []
+    for behind in (1.0, 1e3, 1e6):
+        functional.constant["1.episode_mean"] = torch.full((5,), behind, dtype=F64)
+        losses.append(meta_gradient(LoopKernels(functional), Adaptation(0, 0.1), meta, supports, query).mean_loss())
+    assert losses[0] != losses[1] == losses[2]
 
 
 def test_unknown_strategy():

@@ -40,6 +40,8 @@ __all__ = ["MetaEstimator"]
 logger = logging.getLogger("fewshot")
 
 SAMPLED_FOR_CLASSES = 64  # tasks of a sampler that tell the features and classes
+# Of the logarithms of step sizes, as multiples of the learning rate: one for a whole tensor has less noise in its gradient.
+STEP_SIZE_LR = {"tensor": 100.0, "parameter": 10.0, "False": 1.0}
 STATISTICS_ROWS = 2048  # training rows from which an unadapted model takes its batch statistics
 EPISODES_PER_VALIDATION_TASK = 4
 MOST_VALIDATION_EPISODES = 128
@@ -438,6 +440,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             optimizer=self.optimizer,
             schedule=self.schedule,
             max_grad_norm=self.max_grad_norm,
+            step_size_lr=STEP_SIZE_LR[str(resolved["learn_step_sizes"])],
             order=resolved["order"],
             multi_step_loss=resolved["multi_step_loss"],
             worst_tasks=self._worst_tasks(),

@@ -45,7 +45,7 @@ adapted : {None, "all", "head", "body", "context"} or list of str, default=None
     Parameters that an adaptation moves: all (None), the last layer's (ANIL), all but those (BOIL), context parameters that the
     network gets beside its inputs (CAVIA), or name patterns.
 n_context : int, default=None
-    Number of context parameters with ``adapted="context"``; None is 8.
+    Number of context parameters with ``adapted="context"``; None is 32.
 head_objective : {None, "predictive", "marginal"}, default=None
     What "ridge" and "dkt" learn over tasks: the density of the query given the support (None), or that of all rows together.
 order : {None, "exact", "first", "annealed"}, default=None

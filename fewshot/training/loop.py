@@ -59,7 +59,7 @@ class TrainingSettings:
         How the learning rate falls: to zero along half a cosine, or not at all.
     max_grad_norm : float or None
         The meta-gradient is scaled down to this norm.
-    step_size_lr : float
+    step_size_lr : float, default=100.0
         Learning rate of the logarithms of step sizes, as a multiple of `outer_lr`.
     order : {"exact", "first", "annealed", "implicit", "reptile"}
         Order of the meta-gradient; "annealed": "first" for the first third of the meta-steps, which are cheaper so, then "exact"

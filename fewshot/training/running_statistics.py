@@ -1,9 +1,8 @@
 """Running batch statistics over meta-training, for networks whose batch norms use them as constants.
 
 Every few meta-steps the batch is adapted to once more, and the mean and variance of what each layer sees, over the support before
-each step and over the query after the last one, move the averages as torch's own do. Statistics that a layer is normalised by are
-constants of the meta-gradient, so moments are taken behind layers that are already normalised by their averages; only the first
-ones, which there are no averages before, are those of the batch.
+each step and over the query after the last one, move the averages as torch's own do. Moments are taken behind layers that are
+already normalised by their averages; only the first ones, which there are no averages before, are those of the batch.
 """
 
 from __future__ import annotations
