@@ -135,9 +135,10 @@ ALGORITHMS: dict[str, Algorithm] = {
             {"order": "annealed", "multi_step_loss": True, "batch_norm": "per_step"},
             GRADIENT_STEPS,
         ),
+        # Its step sizes, learned, tend to zero while a context of many parameters still says nothing: fixed, as in the paper.
         Algorithm(
             "cavia",
-            {"adapted": "context", "inner_lr": 1.0},
+            {"adapted": "context", "inner_lr": 1.0, "learn_step_sizes": False},
             {"adapted": "its context is all that moves", **GRADIENT_STEPS},
         ),
         Algorithm("reptile", {"inner_steps": 30, "inner_lr": 0.02, "order": "reptile"}, OF_REPTILE),

@@ -349,21 +349,7 @@ class Engine:
         groups, steps = self._groups(parameters), self.adaptation.inner_steps
         if order in NEED_THE_END:
             share = task_shares(query) if share is None else share
-            adapted, losses, _ = library.adapt(groups, padded, None, steps, keep=True)
-            loss, gradient = from_adapted(
-                self.kernels,
-                self.adaptation,
-                parameters,
-                of_network(adapted),
-                list(losses),
-                padded[-1],
-                query,
-                share,
-                order,
-                seed,
-            )
-            vector = torch.cat([t.reshape(-1) for t in gradient.values()])
-            return MetaGradient(loss, share, vector, parameters)
+            return self._from_ends(library, groups, parameters, padded, query, share, order, seed)
         loss, share, vector = library.meta_gradient(
             groups, padded, query, steps, share, step_weights if steps else None
         )
@@ -371,6 +357,42 @@ class Engine:
             vector = vector[: len(vector) - _size(parameters.sizes)]
         vector = self.adaptation.rule.fold(groups["moving"], vector)
         return MetaGradient(loss, share, vector, parameters)
+
+    def _from_ends(
+        self,
+        library: Library,
+        groups: dict[str, Tensors],
+        parameters: MetaParameters,
+        supports: Sequence[Rows],
+        query: Rows,
+        share: Tensor,
+        order: Order,
+        seed: int,
+    ) -> MetaGradient:
+        """Adapt by a program, and take from there what an algorithm needs; so many tasks at a time as the kernels take."""
+        n_tasks, losses, total = len(query.x), [], torch.zeros(0)
+        chunk = self._chunk(parameters, n_tasks) or n_tasks
+        for first in range(0, n_tasks, chunk):
+            part = slice(first, first + chunk)
+            taken = take_tasks(supports[0], part)  # once, where all steps see the same rows
+            some = [taken if s is supports[0] else take_tasks(s, part) for s in supports]
+            adapted, before, _ = library.adapt(groups, some, None, self.adaptation.inner_steps, keep=True)
+            loss, gradient = from_adapted(
+                self.kernels,
+                self.adaptation,
+                parameters,
+                of_network(adapted),
+                list(before),
+                some[-1],
+                take_tasks(query, part),
+                share[part],
+                order,
+                seed + first,
+            )
+            losses.append(loss)
+            vector = torch.cat([t.reshape(-1) for t in gradient.values()])
+            total = total + vector if len(total) else vector
+        return MetaGradient(torch.cat(losses), share, total, parameters)
 
     def _groups(self, parameters: MetaParameters) -> dict[str, Tensors]:
         return {

@@ -35,7 +35,10 @@ def measure(order: str, steps: int, mode: str) -> dict[str, float]:
     meta = MetaParameters(functional.moving, {}, adaptation.init(functional.moving))
     support, query = (Rows(torch.randn(64, 32, 64), torch.randn(64, 32, 2), torch.ones(64, 32)) for _ in range(2))
     engine = Engine(functional, adaptation, mode=mode, verify=False)
-    engine.prepare(meta, [support], query, order)  # on one step: what is imported and traced belongs to the libraries
+    few = [Rows(r.x[:2], r.y[:2], r.weight[:2]) for r in (support, query)]
+    engine.prepare(
+        meta, [few[0]] * steps, few[1], order
+    )  # two tasks: what is imported and traced belongs to the libraries
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for k in range(3):
         engine.gradient(meta, [support] * steps, query, order, 0, k)
