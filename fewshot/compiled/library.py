@@ -124,6 +124,7 @@ class Library:
             vector = torch.zeros(size, dtype=self._dtype)
             self._call(
                 self._library.meta_gradient,
+                steps,
                 first=first,
                 last=last,
                 out=vector.data_ptr(),
@@ -171,7 +172,8 @@ class Library:
 
         def run(first: int, last: int, *read: object) -> None:
             kept = out.data_ptr() if keep else None
-            self._call(self._library.adapt, first=first, last=last, out=kept, **common)
+            # Only the parameters before and after a step are kept.
+            self._call(self._library.adapt, 1, first=first, last=last, out=kept, **common)
 
         _in_threads(run, n_tasks, inputs, loss, losses, out)
         moving = {
@@ -224,8 +226,9 @@ class Library:
             **{name: t.data_ptr() for name, t in outputs.items()},
         }
 
-    def _call(self, function: Any, **arguments: Any) -> None:
-        size = self._library.workspace_bytes(arguments["steps"])
+    def _call(self, function: Any, kept: int, **arguments: Any) -> None:
+        """Call a function of the library in a workspace that keeps the parameters of so many steps."""
+        size = self._library.workspace_bytes(kept)
         try:
             workspace = self._workspaces.pop()
         except IndexError:
