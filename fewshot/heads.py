@@ -21,8 +21,8 @@ from .errors import InvalidParameterError
 from .functional import FunctionalModule, differentiable_forward
 from .losses import RowLoss, cross_entropy, squared_error, task_loss
 from .normalization import episode_statistics
-from .solvers import SOLVERS, Hyperparameters
-from .solvers._solver import FASTER
+from .solvers import SOLVERS
+from .solvers._solver import FASTER, Hyperparameters
 from .step_sizes import Tensors
 from .tasks import Rows
 
