@@ -79,8 +79,8 @@ schedule : {"cosine", "constant"}, default="cosine"
     How the learning rate falls over the meta-steps.
 max_grad_norm : float or None, default=10.0
     The meta-gradient is scaled down to this norm.
-validation_tasks : float, sequence of task labels, "auto" or None, default="auto"
-    Tasks held out to judge training, as a fraction or by label. "auto" holds out a tenth from 50 tasks on: fewer are too
+validation_tasks : int, float, sequence of task labels, "auto" or None, default="auto"
+    Tasks held out to judge training, so many, as a fraction or by label. "auto" holds out a tenth from 50 tasks on: fewer are too
     noisy a judge, and worth more as training tasks. A sampler draws fresh ones.
 early_stopping : bool, default=True
     Keep the state with the best validation loss, and stop when it no longer improves.

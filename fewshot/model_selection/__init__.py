@@ -3,5 +3,14 @@
 from .evaluate import evaluate_few_shot
 from .scorer import FewShotScorer, few_shot_scorer
 from .summary import summarize
+from .task_gap import TaskGap, leave_one_task_out, task_gap
 
-__all__ = ["FewShotScorer", "evaluate_few_shot", "few_shot_scorer", "summarize"]
+__all__ = [
+    "FewShotScorer",
+    "TaskGap",
+    "evaluate_few_shot",
+    "few_shot_scorer",
+    "leave_one_task_out",
+    "summarize",
+    "task_gap",
+]

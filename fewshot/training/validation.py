@@ -20,6 +20,7 @@ __all__ = ["Validation", "split_tasks"]
 
 FEWEST_TASKS = 5  # with fewer, holding one out costs more than early stopping brings
 FEWEST_FOR_AUTO = 50  # a tenth of fewer is too noisy a judge, and worth more as training tasks
+EXPECTED = "expected a number of tasks, a fraction in [0, 1), task labels, 'auto' or None."
 
 
 class Validation:
@@ -75,15 +76,15 @@ def split_tasks(
     ----------
     task_set : TaskSet
         All tasks.
-    validation_tasks : float, sequence of task labels, "auto" or None
-        A fraction of the tasks (none below five tasks; "auto": a tenth from 50 tasks on), the labels of the tasks, or none.
+    validation_tasks : int, float, sequence of task labels, "auto" or None
+        So many tasks, a fraction of them (none below five tasks; "auto": a tenth from 50 tasks on), their labels, or none.
     rng : numpy.random.Generator
         Chooses the tasks when a fraction is given.
 
     Raises
     ------
     InvalidParameterError
-        If it is a fraction outside [0, 1), a label is unknown, or no training task would be left.
+        If it is a number below 0 or a fraction outside [0, 1), a label is unknown, or no training task would be left.
     """
     n = task_set.n_tasks
     everything = np.arange(n)
@@ -91,11 +92,15 @@ def split_tasks(
         validation_tasks = 0.1 if n >= FEWEST_FOR_AUTO else None
     if validation_tasks is None:
         return everything, everything[:0]
-    if isinstance(validation_tasks, float | int) and not isinstance(validation_tasks, bool):
-        if not 0 <= validation_tasks < 1:
+    if isinstance(validation_tasks, int | np.integer) and not isinstance(validation_tasks, bool | np.bool_):
+        if validation_tasks < 0:
             raise InvalidParameterError(
-                f"validation_tasks: got {validation_tasks!r}; expected a fraction in [0, 1), task labels, 'auto' or None."
+                f"validation_tasks: got {validation_tasks}; expected a number of tasks of 0 or more."
             )
+        held = np.sort(rng.permutation(n)[:validation_tasks])
+    elif isinstance(validation_tasks, float | np.floating):
+        if not 0 <= validation_tasks < 1:
+            raise InvalidParameterError(f"validation_tasks: got {validation_tasks!r}; {EXPECTED}")
         if validation_tasks == 0 or n < FEWEST_TASKS:
             return everything, everything[:0]
         held = np.sort(rng.permutation(n)[: max(1, round(validation_tasks * n))])
@@ -107,9 +112,7 @@ def split_tasks(
                 f"validation_tasks: {unknown[0]!r} is not among the {n} task labels; pass labels that occur in tasks=."
             )
     else:
-        raise InvalidParameterError(
-            f"validation_tasks: got {validation_tasks!r}; expected a fraction in [0, 1), task labels, 'auto' or None."
-        )
+        raise InvalidParameterError(f"validation_tasks: got {validation_tasks!r}; {EXPECTED}")
     training = np.setdiff1d(everything, held)
     if not len(training):
         raise InvalidParameterError(f"validation_tasks: all {n} task(s) are held out; leave at least one for training.")

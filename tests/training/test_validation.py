@@ -7,16 +7,18 @@ import pytest
 import torch
 from torch import nn
 
+from fewshot import MAMLRegressor
 from fewshot.adaptation import Adaptation
 from fewshot.engine import Engine
 from fewshot.episodes import EpisodeSampler
 from fewshot.errors import InvalidParameterError
+from fewshot.estimators import _base
 from fewshot.functional import FunctionalModule
 from fewshot.kernels import LoopKernels
 from fewshot.losses import squared_error
 from fewshot.metagradient import MetaParameters, meta_gradient
 from fewshot.tasks import Rows, TaskSet
-from fewshot.training import Validation, split_tasks
+from fewshot.training import Validation, meta_train, split_tasks
 
 
 def task_set(n=20, labels=None):
@@ -38,6 +40,11 @@ class TestSplit:
         again = split_tasks(task_set(n), fraction, RNG(0))
         assert again[0].tolist() == training.tolist() and again[1].tolist() == held.tolist()
 
+    @pytest.mark.parametrize(("number", "n"), [(1, 5), (3, 20), (np.int64(2), 3)])
+    def test_a_number_of_tasks(self, number, n):
+        training, held = split_tasks(task_set(n), number, RNG(0))
+        assert len(held) == number and sorted([*training, *held]) == list(range(n))
+
     def test_it_is_random(self):
         assert len({tuple(split_tasks(task_set(), 0.2, RNG(s))[1]) for s in range(10)}) > 5
 
@@ -52,7 +59,7 @@ class TestSplit:
             training, held = split_tasks(ts, given, RNG(0))
             assert training.tolist() == [1] and held.tolist() == [0, 2]
 
-    @pytest.mark.parametrize("value", [1.0, -0.1, 1, 3, True, "a", math.nan])
+    @pytest.mark.parametrize("value", [1.0, -0.1, -1, True, np.True_, "a", math.nan])
     def test_wrong_values(self, value):
         with pytest.raises(InvalidParameterError, match="^validation_tasks: got ") as error:
             split_tasks(task_set(labels=["a", "b", "c", "d", "e", "f"]), value, RNG(0))
@@ -66,6 +73,8 @@ class TestSplit:
             split_tasks(ts, ["a", "b"], RNG(0))
         with pytest.raises(InvalidParameterError, match=r"^validation_tasks: all 5 task\(s\) are held out"):
             split_tasks(task_set(5), 0.95, RNG(0))
+        with pytest.raises(InvalidParameterError, match=r"^validation_tasks: all 5 task\(s\) are held out"):
+            split_tasks(task_set(5), 7, RNG(0))
 
 
 class Fixed:
@@ -114,3 +123,22 @@ def test_the_episodes_are_drawn_once_and_depend_on_the_generator():
     a, b, c = Validation(sampler, 6, RNG(0)), Validation(sampler, 6, RNG(0)), Validation(sampler, 6, RNG(1))
     assert torch.equal(a.support.x, b.support.x) and not torch.equal(a.support.x, c.support.x)
     assert len(a.query.x) == 6
+
+
+@pytest.mark.parametrize("validation_tasks", [["b", "d"], 2, 0.4])
+def test_an_estimator_never_trains_on_what_it_is_judged_by(monkeypatch, validation_tasks):
+    rng = RNG(0)
+    tasks = np.repeat(list("abcdef"), 6)
+    X, seen = np.arange(36.0)[:, None], {}
+
+    def recorded(engine, sampler, settings, state, *, validation, **others):
+        seen["trained"] = {float(x) for _ in range(50) for rows in sampler.sample(6, rng) for x in rows.x.flatten()}
+        seen["judged"] = {float(x) for rows in (validation.support, validation.query) for x in rows.x.flatten()}
+        return meta_train(engine, sampler, settings, state, validation=validation, **others)
+
+    monkeypatch.setattr(_base, "meta_train", recorded)
+    MAMLRegressor(validation_tasks=validation_tasks, max_iter=2, random_state=0).fit_meta(X, X[:, 0], tasks=tasks)
+    assert len(seen["judged"]) == 12 and len(seen["trained"]) == 24
+    assert not seen["judged"] & seen["trained"]
+    if validation_tasks == ["b", "d"]:
+        assert seen["judged"] == set(X[np.isin(tasks, validation_tasks), 0])
