@@ -85,9 +85,10 @@ class MetaPipeline(Pipeline):
 
     # Pipeline's own methods drop what they do not know unless metadata routing is on.
 
-    def predict(self, X: Any, *, tasks: Any = None) -> Any:
-        """Transform and predict; `tasks` as the last step takes them."""
-        return self.steps[-1][1].predict(self._transformed(X), tasks=tasks)
+    def predict(self, X: Any, *, tasks: Any = None, return_std: bool = False) -> Any:
+        """Transform and predict; `tasks` and `return_std` as the last step takes them."""
+        asked = {"return_std": True} if return_std else {}  # a classifier has no such thing
+        return self.steps[-1][1].predict(self._transformed(X), tasks=tasks, **asked)
 
     @available_if(_last_step_has("predict_proba"))
     def predict_proba(self, X: Any, *, tasks: Any = None) -> Any:

@@ -5,9 +5,10 @@ import functools
 import numpy as np
 import pytest
 import torch
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from fewshot import MAMLClassifier, MAMLRegressor
+from fewshot import MAMLClassifier, MAMLRegressor, make_meta_pipeline
 from fewshot.adaptation import Adaptation
 from fewshot.errors import InvalidDataError, InvalidParameterError
 from fewshot.heads import HeadedModule, WithHead
@@ -171,6 +172,15 @@ def test_classes(algorithm, label_space, objective):
     assert adapted.score(X[~train], y[~train], tasks=tasks[~train]) > 0.85
     p = adapted.predict_proba(X[~train], tasks=tasks[~train])
     np.testing.assert_allclose(p.sum(1), 1.0, atol=1e-6)
+
+
+def test_a_pipeline_hands_on_standard_deviations():
+    X, y, tasks = sines()
+    model = make_meta_pipeline(StandardScaler(), MAMLRegressor(algorithm="ridge", max_iter=20, random_state=0))
+    adapted = model.fit_meta(X, y, tasks=tasks).adapt(X[:9], y[:9])
+    mean, std = adapted.predict(X[:4], return_std=True)
+    np.testing.assert_array_equal(mean, adapted.predict(X[:4]))
+    assert std.shape == (4,) and (std > 0).all()
 
 
 def test_several_outputs():

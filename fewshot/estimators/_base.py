@@ -461,7 +461,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
         row = torch.zeros(1, self.n_features_in_, dtype=torch.float64)
         try:
             predict(f, expand(f.moving, 1), f.shared, {}, [row])
-        except RuntimeError as error:
+        except Exception as error:  # whatever a user's forward pass raises
             logger.debug("predict: the module insists on single precision (%s)", error)
             return False
         return True
