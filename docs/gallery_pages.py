@@ -19,6 +19,7 @@ ORDER = [
     "plot_cartpole_goal.py",
     "plot_joint_is_enough.py",
     "half_cheetah.py",
+    "plot_inspection.py",
     "plot_theory_steps.py",
     "plot_theory_initialization.py",
     "plot_theory_tasks.py",

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from .adaptation import Adaptation
+from .agreement import by_both_kernels, differences, norm, two_tasks, with_a_padded_row, with_an_unused_row
 from .compiled import Library, Request, Switch, adapting_library, room_for, seconds_of_step, with_rows
 from .errors import InvalidParameterError, VerificationError
 from .functional import FunctionalModule, differentiable_forward
@@ -172,7 +173,7 @@ class Engine:
         if self.mode == "loop":
             calibrate(parameters)
             return
-        pair = _two_tasks(supports[0])
+        pair = two_tasks(supports[0])
         first = [take_tasks(s, pair) for s in supports], take_tasks(query, pair)
         # Kernels that will be given up soon are not worth tracing.
         soon = self._switch is not None and self._switch.expects(parameters, supports[0], query)
@@ -210,16 +211,17 @@ class Engine:
             raise
 
     def _compare(self, parameters: MetaParameters, supports: Sequence[Rows], query: Rows, order: Any) -> None:
-        supports, query = [_with_a_padded_row(s) for s in supports], _with_a_padded_row(query)
+        supports, query = [with_a_padded_row(s) for s in supports], with_a_padded_row(query)
+        case = self.functional, self.adaptation, parameters, supports, query, order
         with self.functional.mode(training=False):  # the two kinds of kernels draw dropout differently
             try:
-                loop, vectorized = self._both(parameters, supports, query, order, torch.float64)
+                loop, vectorized = by_both_kernels(*case, torch.float64)
                 tolerance = 1e-6
             except RuntimeError as error:  # a forward pass that insists on single precision
                 logger.debug("verify: float64 failed (%s); comparing in the training precision", error)
-                loop, vectorized = self._both(parameters, supports, query, order, None)
+                loop, vectorized = by_both_kernels(*case, None)
                 tolerance = 1e-2
-        errors, size = _differences(loop.gradient.flat(), vectorized.gradient.flat())
+        errors, size = differences(loop.gradient.flat(), vectorized.gradient.flat())
         worst = max(errors, key=lambda name: errors[name])
         if not math.isfinite(size):
             logger.info("verify: the meta-gradient of the first batch is not finite, so it could not be checked")
@@ -230,21 +232,6 @@ class Engine:
                 f"{errors[worst]:.2g} (relative); layer {layer!r}, or one that it feeds, is not exact under torch's vmap "
                 "or mixes the rows of a batch; use engine='loop'."
             )
-
-    def _both(
-        self, parameters: MetaParameters, supports: Sequence[Rows], query: Rows, order: Any, dtype: torch.dtype | None
-    ) -> list[MetaGradient]:
-        def cast(t: Tensor) -> Tensor:
-            return t.to(dtype) if dtype is not None and t.is_floating_point() else t
-
-        def cast_rows(r: Rows) -> Rows:
-            return Rows(cast(r.x), cast(r.y), cast(r.weight), {k: cast(v) for k, v in r.extra.items()})
-
-        constant = {k: cast(v) for k, v in self.functional.constant.items()}
-        parameters = MetaParameters.from_flat({k: cast(v.detach()) for k, v in parameters.flat().items()})
-        supports, query = [cast_rows(s) for s in supports], cast_rows(query)
-        kernels = LoopKernels(self.functional, constant), VectorizedKernels(self.functional, constant, trace=False)
-        return [meta_gradient(k, self.adaptation, parameters, supports, query, order=order) for k in kernels]
 
     def gradient(
         self,
@@ -417,13 +404,13 @@ class Engine:
             library.agrees = True
         if library.agrees is not None:
             return library.agrees
-        supports, query = [_with_an_unused_row(s) for s in supports], _with_an_unused_row(query)
+        supports, query = [with_an_unused_row(s) for s in supports], with_an_unused_row(query)
         began = time.perf_counter()
         expected = self._by_kernels(parameters, supports, query, order, 0).gradient.flat()
         between = time.perf_counter()
         got = self._by_program(library, rows, parameters, supports, query, order, 0).gradient.flat()
         ended = time.perf_counter()
-        errors, size = _differences(expected, got)
+        errors, size = differences(expected, got)
         worst = max(errors, key=lambda name: errors[name])
         if not math.isfinite(size):
             return False  # nothing to compare with: the next batch will tell
@@ -537,18 +524,18 @@ class Engine:
             library.agrees = True
         if library.agrees is not None:
             return library.agrees
-        some = _with_an_unused_row(take_tasks(support, _two_tasks(support)))
+        some = with_an_unused_row(take_tasks(support, two_tasks(support)))
         few = min(steps, STEPS_COMPARED)
         expected = self._adapt_by_kernels(parameters, some, few)[0]
         got = self._adapt_by_program(library, parameters, with_rows(some, width), few)[0]
-        size, moved = _norm(expected), {name: value - parameters.moving[name] for name, value in expected.items()}
-        errors, length = _differences(moved, {name: got[name] - parameters.moving[name] for name in moved})
+        size, moved = norm(expected), {name: value - parameters.moving[name] for name, value in expected.items()}
+        errors, length = differences(moved, {name: got[name] - parameters.moving[name] for name in moved})
         if not math.isfinite(length):
             return False  # nothing to compare with: the next call will tell
         precision = torch.finfo(next(iter(expected.values())).dtype).eps
         if length <= precision / AGREEMENT * size:
             # A step that is lost in rounding tells little: the next call is judged again.
-            return _norm({name: got[name] - value for name, value in expected.items()}) <= 100 * precision * size
+            return norm({name: got[name] - value for name, value in expected.items()}) <= 100 * precision * size
         worst = max(errors, key=lambda name: errors[name])
         library.agrees = errors[worst] <= AGREEMENT
         if not library.agrees:
@@ -604,42 +591,3 @@ def _size(tensors: Tensors) -> int:
 
 def _milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:.2f}" if seconds < 0.01 else f"{1e3 * seconds:.0f}"
-
-
-def _norm(tensors: Tensors) -> float:
-    return math.sqrt(sum(float(v.double().norm()) ** 2 for v in tensors.values()))
-
-
-def _differences(expected: Tensors, got: Tensors) -> tuple[dict[str, float], float]:
-    """Relative difference of each tensor, infinite if not a number, and the norm of all expected ones together."""
-    size = _norm(expected)
-    errors = {
-        name: float((got[name] - v).double().norm()) / max(float(v.double().norm()), 1e-3 * size, 1e-12)
-        for name, v in expected.items()
-    }
-    return {name: math.inf if math.isnan(error) else error for name, error in errors.items()}, size
-
-
-def _with_an_unused_row(rows: Rows) -> Rows:
-    """Take the weight of the first task's last row, as padding has none: a program for a network that mixes rows errs."""
-    weight = rows.weight.clone()
-    if weight.shape[1] > 2:
-        weight[0, -1] = 0
-    return Rows(rows.x, rows.y, weight, rows.extra)
-
-
-def _with_a_padded_row(rows: Rows) -> Rows:
-    """Append a copy of the first row with weight 0: a network that mixes rows gives itself away."""
-
-    def longer(t: Tensor) -> Tensor:
-        return torch.cat([t, t[:, :1]], 1)
-
-    weight = torch.cat([rows.weight, torch.zeros_like(rows.weight[:, :1])], 1)
-    return Rows(longer(rows.x), longer(rows.y), weight, {k: longer(v) for k, v in rows.extra.items()})
-
-
-def _two_tasks(support: Rows) -> Tensor:
-    """Positions of the tasks with most and with fewest support rows, so that padding takes part in the comparison."""
-    n = (support.weight > 0).sum(1).cpu().numpy()
-    order = np.argsort(n, kind="stable")
-    return torch.from_numpy(np.unique(order[[0, -1]]))

@@ -33,6 +33,7 @@ LAYERS = [
     "implicit",
     "metagradient",
     "compiled",
+    "agreement",
     "engine",
     "inference",
     "serialization",

@@ -149,6 +149,7 @@ def task_gap(
         raise InvalidParameterError(f"scoring: got {len(scorers)} scorers; expected one.")
     table = Table.read(X, y, tasks, blocks=blocks, time=time, sample_weight=sample_weight)
     drawn = draw_tasks(table, sizes, draws, support, seed, class_codes(table, classifies) if sizes.per_class else None)
+    drawn.left_out()  # warns of tasks that are too small, and raises if all are
     folds = read_folds(cv, table)
     everything = np.ones(len(table.labels), dtype=bool)
 
