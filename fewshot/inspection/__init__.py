@@ -1,11 +1,11 @@
 """Pictures of what a meta-trained estimator has learned, and of where it is in trouble."""
 
 from .adaptation_curve import AdaptationCurveDisplay
-from .first_order_error import FirstOrderErrorDisplay, first_order_error
+from .first_order import FirstOrderErrorDisplay, first_order_error
 from .generalization_gap import GeneralizationGapDisplay
 from .gradient_alignment import GradientAlignmentDisplay, task_alignment
+from .learned_steps import StepSizesDisplay
 from .step_condition import StepConditionDisplay, step_eigenvalues
-from .step_sizes import StepSizesDisplay
 from .support_size import SupportSizeDisplay
 
 __all__ = [

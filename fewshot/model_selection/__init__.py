@@ -1,9 +1,9 @@
 """Judging methods on tasks they have not seen: evaluation, summaries and a scorer for scikit-learn's tools."""
 
 from .evaluate import evaluate_few_shot
+from .gap import TaskGap, leave_one_task_out, task_gap
 from .scorer import FewShotScorer, few_shot_scorer
 from .summary import summarize
-from .task_gap import TaskGap, leave_one_task_out, task_gap
 
 __all__ = [
     "FewShotScorer",
