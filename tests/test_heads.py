@@ -232,8 +232,6 @@ def test_wrong_calls():
     plain = MAMLRegressor(max_iter=1, random_state=0).fit_meta(X, y, tasks=tasks)
     with pytest.raises(InvalidParameterError, match="^return_std: algorithm='maml' gives no predictive variance; use"):
         plain.predict(X, return_std=True)
-    with pytest.raises(InvalidParameterError, match="^engine: 'compiled' is not possible"):
-        MAMLRegressor(algorithm="dkt", max_iter=1, engine="compiled").fit_meta(X, y, tasks=tasks)
     normed = functools.partial(
         MAMLRegressor, lambda a, b: nn.Sequential(nn.Linear(a, 4), nn.BatchNorm1d(4), nn.Linear(4, b))
     )

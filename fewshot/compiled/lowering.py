@@ -20,6 +20,7 @@ from .movement import Movement
 from .nests import element, loops, reduction, type_name
 from .operators import BINARY, COMPARISONS, OF_REALS, OF_TRUTH, UNARY, converted, simplified
 from .products import Products
+from .triangular import Triangular
 from .values import Constant, Expression, UnsupportedError, Value, View, contiguous_strides, numel
 
 __all__ = ["Lowering"]
@@ -42,6 +43,7 @@ class Lowering:
         self._products = Products(self.memory, lanes)
         self._convolutions = Convolutions(self.memory, self._products)
         self._movement = Movement(self.memory)
+        self._triangular = Triangular(self.memory)
         self._values: dict[Node, Any] = {}
         self._uses: dict[Node, int] = {}
 
@@ -125,6 +127,8 @@ class Lowering:
             return self._view_of(node, arguments)
         if target in Convolutions.OPERATIONS:
             return self._convolutions.write(node, target, arguments)
+        if target in Triangular.OPERATIONS:
+            return self._triangular.write(node, target, arguments)
         if target in _EXTREMES:
             return self._extreme(node, target, arguments)
         if not isinstance(value, torch.Tensor):

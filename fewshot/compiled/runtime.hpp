@@ -96,6 +96,50 @@ void gemm(const T* a, const T* b, T* c) {
   columns<T, REGISTER_BYTES / (int)sizeof(T), M, N, K, A_ROW, A_COL, B_ROW, C_ROW>(a, b, c);
 }
 
+// ---- triangular matrices
+
+// Replaces a symmetric matrix, whose upper triangle is read, by its upper factor R: R^T R. Returns 0, or the order of the first
+// leading minor that is not positive; the factor then is not to be used.
+template <typename T, int N>
+int32_t cholesky(T* r) {
+  for (int k = 0; k < N; k++) {
+    T* const row = r + (int64_t)k * N;
+    if (!(row[k] > 0)) return k + 1;
+    const T root = std::sqrt(row[k]);
+    for (int j = 0; j < k; j++) row[j] = 0;
+    row[k] = root;
+    IVDEP
+    for (int j = k + 1; j < N; j++) row[j] /= root;
+    for (int i = k + 1; i < N; i++) {
+      T* const other = r + (int64_t)i * N;
+      const T factor = row[i];
+      IVDEP
+      for (int j = i; j < N; j++) other[j] -= factor * row[j];
+    }
+  }
+  return 0;
+}
+
+// Replaces B[N, COLS] by the solution of A X = B, of whose matrix one triangle is read.
+template <typename T, int N, int COLS, int A_ROW, int A_COL, bool UPPER, bool UNIT>
+void solve_triangular(const T* a, T* x) {
+  for (int step = 0; step < N; step++) {
+    const int i = UPPER ? N - 1 - step : step;
+    T* const row = x + (int64_t)i * COLS;
+    for (int k = UPPER ? i + 1 : 0; k < (UPPER ? N : i); k++) {
+      const T factor = a[(int64_t)i * A_ROW + (int64_t)k * A_COL];
+      const T* const other = x + (int64_t)k * COLS;
+      IVDEP
+      for (int j = 0; j < COLS; j++) row[j] -= factor * other[j];
+    }
+    if constexpr (!UNIT) {
+      const T pivot = a[(int64_t)i * A_ROW + (int64_t)i * A_COL];
+      IVDEP
+      for (int j = 0; j < COLS; j++) row[j] /= pivot;
+    }
+  }
+}
+
 // ---- elementary functions. NaN and infinities come out as they should; the ones for float are branch-free polynomials
 // after Cephes (S. Moshier), so that loops over them vectorise without a vector mathematics library.
 

@@ -5,7 +5,7 @@ from torch import nn
 
 from fewshot.adaptation import Adaptation
 from fewshot.compiled import Library, Request, library_for
-from fewshot.functional import FunctionalModule
+from fewshot.heads import make_functional
 from fewshot.kernels import LoopKernels
 from fewshot.losses import squared_error
 from fewshot.metagradient import MetaParameters, expand, inner_loop, meta_gradient, of_network
@@ -77,7 +77,7 @@ class Setting:
         self.order, self.dtype, self.n_out, self.extra, self.target = order, dtype, n_out, extra, target
         self.n_in = n_in
         module = seeded(make).to(dtype)
-        self.functional = FunctionalModule(
+        self.functional = make_functional(
             module,
             row_loss,
             self.adaptation.adapted,

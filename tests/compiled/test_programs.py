@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fewshot.adaptation import Adaptation
+from fewshot.heads import WithHead
 from fewshot.losses import (
     absolute_error,
     binary_cross_entropy,
@@ -416,6 +417,12 @@ def assigned(h):
     return h.mul_(2.0) * h.detach().clone()
 
 
+def gram(net):
+    """Symmetric and positive definite."""
+    w = net.body.weight
+    return w @ w.T + 2 * torch.eye(6, dtype=w.dtype)
+
+
 FORWARD = {
     "parts": joined(
         lambda h: torch.cat([h[:, :3], 2 * h[:, 3:].tanh()], 1),
@@ -491,6 +498,15 @@ FORWARD = {
         lambda h: torch.zeros_like(h).scatter_add(1, (h.detach().abs() * 2).long().clamp(max=5), h * h),
         lambda h: h.new_ones(6) * h,
     ),
+    "triangles": joined(
+        lambda self, h: h @ torch.linalg.cholesky_ex(gram(self))[0],
+        lambda self, h: h @ torch.linalg.cholesky_ex(gram(self), upper=True)[0],
+        lambda self, h: h * torch.linalg.cholesky_ex(gram(self) - 50 * torch.eye(6, dtype=h.dtype)[3].diag())[1],
+        lambda self, h: torch.linalg.solve_triangular(torch.linalg.cholesky_ex(gram(self))[0], h.T, upper=False).T,
+        lambda self, h: torch.linalg.solve_triangular(gram(self), h, upper=False, left=False),
+        lambda self, h: torch.linalg.solve_triangular(gram(self).T, h, upper=True, left=False),
+        lambda self, h: torch.linalg.solve_triangular(0.1 * gram(self), h.T, upper=True, unitriangular=True).T,
+    ),
     "types": joined(
         lambda h: h * (-(h.detach() * 3).long().abs() - 1).amax(1, keepdim=True),
         lambda h: h * ((h > 0).to(torch.uint8) - (h < 0.5).to(torch.uint8)).to(h.dtype) / 255,
@@ -515,6 +531,24 @@ def test_forward_passes(name):
 
 def test_forward_passes_in_single_precision():
     Setting(lambda: Net(FORWARD["choices"]), Adaptation(2, 0.02), dtype=torch.float32).check()
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    ("solver", "objective", "row_loss", "options"),
+    [
+        ("ridge", "predictive", squared_error, {"n_out": 2}),
+        ("ridge", "marginal", squared_error, {}),
+        ("ridge", "predictive", cross_entropy, {"n_out": 3, "target": 3}),
+        ("gaussian_process", "predictive", squared_error, {"n_out": 2}),
+        ("gaussian_process", "marginal", cross_entropy, {"n_out": 3, "target": 3}),
+    ],
+)
+def test_heads_in_closed_form(solver, objective, row_loss, options, dtype):
+    def make():
+        return WithHead(plain(n_out=options.get("n_out", 1))(), solver, objective)
+
+    Setting(make, Adaptation(0, 0.1, adapted="head"), row_loss=row_loss, dtype=dtype, **options).check()
 
 
 def test_a_large_expression_is_written_in_pieces():

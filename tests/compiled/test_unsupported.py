@@ -21,6 +21,9 @@ REFUSED = {
     "bernoulli": lambda self, h: F.dropout(h),
     "float16": lambda self, h: h + h.detach().half().to(h.dtype),
     "_linalg_solve_ex|linalg_inv_ex": lambda self, h: h @ torch.linalg.inv(self.body.weight),
+    "linalg_cholesky_ex.* of several matrices": lambda self, h: (
+        h * torch.linalg.cholesky_ex(h[:, :2, None] * h[:, None, :2])[0].sum((1, 2))[:, None]
+    ),
     "a constant tensor of 10001 elements": lambda self, h: h * torch.arange(10_001).sum(),
     "convolution over 3 axes": lambda self, h: F.conv3d(h.view(-1, 1, 1, 2, 3), self.kernel).flatten(1),
     "bitwise_and.* of type torch.int64": lambda self, h: h * (h.detach().long() & (h.detach() * 2).long()),
