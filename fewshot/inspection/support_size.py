@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..errors import InvalidParameterError
@@ -43,7 +44,7 @@ class SupportSizeDisplay:
         y: Any = None,
         tasks: Any = None,
         *,
-        shots: Sequence[int] = (0, 1, 2, 5, 10, 20),
+        shots: int | Sequence[int] = (0, 1, 2, 5, 10, 20),
         ax: Any = None,
         **settings: Any,
     ) -> SupportSizeDisplay:
@@ -55,7 +56,7 @@ class SupportSizeDisplay:
             Meta-trained models, pipelines or baselines, as :func:`~fewshot.model_selection.evaluate_few_shot` takes them.
         X, y, tasks
             A table of tasks that they were not trained on, or a sampler alone.
-        shots : sequence of int, default=(0, 1, 2, 5, 10, 20)
+        shots : int or sequence of int, default=(0, 1, 2, 5, 10, 20)
             Support sizes.
         ax : matplotlib.axes.Axes, default=None
             Where to draw; None: in a new figure.
@@ -73,7 +74,7 @@ class SupportSizeDisplay:
         """
         if "cv" in settings:
             raise InvalidParameterError("cv: the models are taken as they are fitted; leave cv out.")
-        frame = evaluate_few_shot(estimator, X, y, tasks, shots=list(shots), cv="prefit", **settings)
+        frame = evaluate_few_shot(estimator, X, y, tasks, shots=np.atleast_1d(shots).tolist(), cv="prefit", **settings)
         if frame["metric"].nunique() > 1:
             raise InvalidParameterError(f"scoring: got {frame['metric'].nunique()} scorers; expected one.")
         curve = summarize(frame)[["method", "shots", "mean", "low", "high"]]

@@ -223,6 +223,8 @@ def test_support_sizes_are_those_of_the_evaluation():
     for (method, shots), value in frame.groupby(["method", "shots"])["value"].mean().items():
         row = display.curve[(display.curve["method"] == method) & (display.curve["shots"] == shots)]
         assert row["mean"].item() == pytest.approx(value)
+    one = SupportSizeDisplay.from_estimator(models, X, y, tasks, shots=4, draws=2)
+    assert one.curve["shots"].eq(4).all()
     with pytest.raises(InvalidParameterError, match="^cv: the models are taken as they are fitted"):
         SupportSizeDisplay.from_estimator(models, X, y, tasks, cv=3)
 
