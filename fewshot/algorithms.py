@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from .errors import InvalidParameterError
 
-__all__ = ["ALGORITHMS", "Algorithm", "get_algorithm"]
+__all__ = ["ALGORITHMS", "STACKS", "Algorithm", "get_algorithm"]
 
 # What a setting at None is, where the algorithm does not say otherwise.
 DEFAULTS: dict[str, Any] = {
@@ -122,9 +122,15 @@ OF_IMPLICIT = {
     **GRADIENT_STEPS,
 }
 
+OF_A_MAP = {name: "it takes Newton steps on coefficients and has no network" for name in DEFAULTS}
+STACKS = ("auto", "map")  # what is more than one network
+
 ALGORITHMS: dict[str, Algorithm] = {
     algorithm.name: algorithm
     for algorithm in (
+        # Settings are handed on to those members that have a use for them; where there can be no stack, it is MAML.
+        Algorithm("auto"),
+        Algorithm("map", {}, OF_A_MAP),
         Algorithm("maml", {}, GRADIENT_STEPS),
         Algorithm("fomaml", {"order": "first"}, GRADIENT_STEPS),
         Algorithm("anil", {"adapted": "head"}, GRADIENT_STEPS),

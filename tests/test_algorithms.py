@@ -31,7 +31,9 @@ def test_a_misspelt_name_is_answered_with_the_one_that_was_meant(got, meant):
 
 
 def test_a_name_that_is_like_none_gets_the_list():
-    with pytest.raises(InvalidParameterError, match="^algorithm: got 3; expected one of 'maml', 'fomaml'"):
+    with pytest.raises(
+        InvalidParameterError, match="^algorithm: got 3; expected one of 'auto', 'map', 'maml', 'fomaml'"
+    ):
         get_algorithm(3)
 
 

@@ -16,7 +16,14 @@ def test_training_on_the_gpu_is_training(kind):
     X = rng.normal(size=(600, 4))
     score = (X * rng.normal(size=(30, 4))[tasks]).sum(1)
     y = score if kind is MAMLRegressor else (score > 0).astype(int)
-    options = {"max_iter": 30, "inner_steps": 2, "dtype": "float64", "random_state": 0}
+    options = {
+        "algorithm": "maml",
+        "base": None,
+        "max_iter": 30,
+        "inner_steps": 2,
+        "dtype": "float64",
+        "random_state": 0,
+    }
     found = []
     for device in ("cpu", "cuda"):
         model = kind(device=device, **options).fit_meta(X, y, tasks=tasks)

@@ -109,9 +109,9 @@ def sines(seed=0, n_tasks=40, rows=20):
 @functools.cache
 def fitted(algorithm, **settings):
     X, y, tasks = sines()
-    return MAMLRegressor(algorithm=algorithm, max_iter=600, outer_lr=0.003, random_state=0, **settings).fit_meta(
-        X, y, tasks=tasks
-    )
+    return MAMLRegressor(
+        algorithm=algorithm, max_iter=600, outer_lr=0.003, random_state=0, base=None, **settings
+    ).fit_meta(X, y, tasks=tasks)
 
 
 @pytest.mark.parametrize("algorithm", ["ridge", "dkt"])
@@ -164,7 +164,13 @@ def test_classes(algorithm, label_space, objective):
     sign = np.where(rng.random(30) < 0.5, -1, 1)[tasks]
     y = np.where(X[:, 0] * sign > 0, "yes", "no")
     settings = dict(
-        algorithm=algorithm, max_iter=150, outer_lr=0.01, shots=(6, 10), head_objective=objective, random_state=0
+        algorithm=algorithm,
+        base=None,
+        max_iter=150,
+        outer_lr=0.01,
+        shots=(6, 10),
+        head_objective=objective,
+        random_state=0,
     )
     model = MAMLClassifier(label_space=label_space, **settings).fit_meta(X, y, tasks=tasks)
     train = np.tile(np.arange(20) < 8, 30)
@@ -176,7 +182,9 @@ def test_classes(algorithm, label_space, objective):
 
 def test_a_pipeline_hands_on_standard_deviations():
     X, y, tasks = sines()
-    model = make_meta_pipeline(StandardScaler(), MAMLRegressor(algorithm="ridge", max_iter=20, random_state=0))
+    model = make_meta_pipeline(
+        StandardScaler(), MAMLRegressor(algorithm="ridge", max_iter=20, random_state=0, base=None)
+    )
     adapted = model.fit_meta(X, y, tasks=tasks).adapt(X[:9], y[:9])
     mean, std = adapted.predict(X[:4], return_std=True)
     np.testing.assert_array_equal(mean, adapted.predict(X[:4]))
@@ -186,7 +194,7 @@ def test_a_pipeline_hands_on_standard_deviations():
 def test_several_outputs():
     X, y, tasks = sines()
     both = np.column_stack([y, 10 * y])
-    model = MAMLRegressor(algorithm="ridge", max_iter=100, random_state=0).fit_meta(X, both, tasks=tasks)
+    model = MAMLRegressor(algorithm="ridge", max_iter=100, random_state=0, base=None).fit_meta(X, both, tasks=tasks)
     mean, std = model.adapt(X[:9], both[:9]).predict(X[:4], return_std=True)
     assert mean.shape == std.shape == (4, 2)
     np.testing.assert_allclose(std[:, 1], 10 * std[:, 0], rtol=1e-6)
@@ -219,23 +227,23 @@ class Squashed(nn.Module):
 def test_what_has_no_head_in_closed_form_is_refused(settings, match):
     X, y, tasks = sines()
     with pytest.raises(InvalidParameterError, match=match):
-        MAMLRegressor(algorithm="ridge", **settings).fit_meta(X, y, tasks=tasks)
+        MAMLRegressor(algorithm="ridge", base=None, **settings).fit_meta(X, y, tasks=tasks)
 
 
 def test_wrong_calls():
     X, y, tasks = sines()
-    model = MAMLRegressor(algorithm="ridge", max_iter=1, random_state=0).fit_meta(X, y, tasks=tasks)
+    model = MAMLRegressor(algorithm="ridge", max_iter=1, random_state=0, base=None).fit_meta(X, y, tasks=tasks)
     with pytest.raises(
         InvalidParameterError, match="^steps: got 2; algorithm='ridge' solves the last layer in closed form"
     ):
         model.adapt(X[:3], y[:3], steps=2)
-    plain = MAMLRegressor(max_iter=1, random_state=0).fit_meta(X, y, tasks=tasks)
+    plain = MAMLRegressor(max_iter=1, random_state=0, algorithm="maml", base=None).fit_meta(X, y, tasks=tasks)
     with pytest.raises(InvalidParameterError, match="^return_std: algorithm='maml' gives no predictive variance; use"):
         plain.predict(X, return_std=True)
     normed = functools.partial(
         MAMLRegressor, lambda a, b: nn.Sequential(nn.Linear(a, 4), nn.BatchNorm1d(4), nn.Linear(4, b))
     )
-    model = normed(algorithm="ridge", max_iter=1, random_state=0).fit_meta(X, y, tasks=tasks)
+    model = normed(algorithm="ridge", base=None, max_iter=1, random_state=0).fit_meta(X, y, tasks=tasks)
     with pytest.raises(
         InvalidDataError, match="^X: a support of one row has no batch statistics for layer 'network.1'"
     ):

@@ -49,7 +49,7 @@ N_TASKS, N_ROWS = 6, 8
 TASKS = np.repeat(np.arange(N_TASKS), N_ROWS)
 X = RNG.normal(size=(len(TASKS), 3))
 Y = X[:, 0] * (TASKS - 2.5) + X[:, 1]
-QUICK = {"max_iter": 3, "hidden": (5,), "inner_steps": 2, "random_state": 0}
+QUICK = {"algorithm": "maml", "base": None, "max_iter": 3, "hidden": (5,), "inner_steps": 2, "random_state": 0}
 
 
 @pytest.fixture
@@ -223,8 +223,8 @@ def test_one_adapted_task(regressor, path):
 
 
 def test_not_fitted(path):
-    loaded = reloaded(MAMLClassifier(hidden=(3,), max_iter=2), path)
-    assert loaded.get_params() == MAMLClassifier(hidden=(3,), max_iter=2).get_params()
+    loaded = reloaded(MAMLClassifier(hidden=(3,), max_iter=2, algorithm="maml", base=None), path)
+    assert loaded.get_params() == MAMLClassifier(hidden=(3,), max_iter=2, algorithm="maml", base=None).get_params()
     with pytest.raises(fewshot.errors.NotFittedError):
         loaded.predict(X)
 
@@ -240,7 +240,7 @@ def test_what_belongs_to_a_session_stays_behind(regressor, path):
 
 def test_metadata_requests(path):
     with sklearn.config_context(enable_metadata_routing=True):
-        model = MAMLRegressor().set_fit_request(tasks="hospital", blocks=False)
+        model = MAMLRegressor(algorithm="maml", base=None).set_fit_request(tasks="hospital", blocks=False)
         loaded = reloaded(model, path)
         assert loaded.get_metadata_routing().fit.requests == model.get_metadata_routing().fit.requests
         assert clone(loaded).get_metadata_routing().fit.requests["tasks"] == "hospital"
@@ -267,7 +267,9 @@ class Net(nn.Module):
 
 
 def fitted_net(module=Net):
-    return MAMLRegressor(module, max_iter=3, shots=(2, 6), random_state=0).fit_meta(X, Y, tasks=TASKS)
+    return MAMLRegressor(module, max_iter=3, shots=(2, 6), random_state=0, algorithm="maml", base=None).fit_meta(
+        X, Y, tasks=TASKS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -358,7 +360,17 @@ def test_built_in_networks_by_name(path):
     images = RNG.normal(size=(len(TASKS), 16))
     y = np.where(Y > 0, "a", "b")
     small = functools.partial(conv4, channels=2, image_shape=(1, 4, 4))
-    model = MAMLClassifier(small, max_iter=1, shots=4, inner_steps=1, engine="loop", order="first", random_state=0)
+    model = MAMLClassifier(
+        small,
+        max_iter=1,
+        shots=4,
+        inner_steps=1,
+        engine="loop",
+        order="first",
+        random_state=0,
+        algorithm="maml",
+        base=None,
+    )
     model = model.fit_meta(images, y, tasks=TASKS).adapt(images[:6], y[:6])
     loaded = reloaded(model, path)
     same(loaded.predict_proba(images), model.predict_proba(images))
@@ -372,6 +384,8 @@ def test_input_shape(path):
         input_shape=(3, 1),
         max_iter=2,
         random_state=0,
+        algorithm="maml",
+        base=None,
     ).fit_meta(X, Y, tasks=TASKS)
     loaded = reloaded(model, path, nn.Sequential(nn.Flatten(), nn.Linear(3, 1)))
     same(loaded.predict(X), model.predict(X))
@@ -450,7 +464,7 @@ def test_pipelines(name, path):
 
 def test_transformers_that_see_the_target(path):
     encoder = TargetEncoder(target_type="continuous").fit(FRAME[WORDS], Y)
-    loaded = reloaded(make_meta_pipeline(encoder, MAMLRegressor()), path)
+    loaded = reloaded(make_meta_pipeline(encoder, MAMLRegressor(algorithm="maml", base=None)), path)
     same(loaded[0].transform(FRAME[WORDS]), encoder.transform(FRAME[WORDS]))
 
 
@@ -504,7 +518,7 @@ class Doubler(StandardScaler):
 def test_other_transformers_are_refused(transformer, match, path):
     path.write_bytes(b"what was there")
     with pytest.raises(SerializationError, match=match) as caught:
-        fewshot.save(make_meta_pipeline(transformer, MAMLRegressor()), path)
+        fewshot.save(make_meta_pipeline(transformer, MAMLRegressor(algorithm="maml", base=None)), path)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == b"what was there" and list(path.parent.iterdir()) == [path]
 
@@ -544,7 +558,7 @@ def test_settings_that_cannot_be_saved_are_named(settings, match, path):
 
 def test_the_cache_of_a_pipeline_cannot_be_saved(path):
     with pytest.raises(SerializationError, match="memory: got a Memory, .*name of a folder"):
-        fewshot.save(make_meta_pipeline(MAMLRegressor(), memory=joblib.Memory(None)), path)
+        fewshot.save(make_meta_pipeline(MAMLRegressor(algorithm="maml", base=None), memory=joblib.Memory(None)), path)
 
 
 class Subclass(MAMLRegressor):

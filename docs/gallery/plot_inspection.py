@@ -29,7 +29,9 @@ def table(n_tasks, seed, rows=40):
     return support.x.reshape(-1, 1).numpy(), support.y.ravel().numpy(), np.arange(n_tasks).repeat(rows)
 
 
-model = MAMLRegressor(shots=(2, 20), max_iter=1200, random_state=0).fit_meta(Sinusoids(shots=10, queries=10))
+model = MAMLRegressor(shots=(2, 20), max_iter=1200, random_state=0, algorithm="maml", base=None).fit_meta(
+    Sinusoids(shots=10, queries=10)
+)
 X, y, tasks = table(40, seed=1)  # of tasks that it has not seen
 
 # %%
@@ -76,6 +78,11 @@ FirstOrderErrorDisplay.from_estimator(model, X, y, tasks, shots=10, batch_size=6
 
 few = table(12, seed=2)
 gap = GeneralizationGapDisplay.from_estimator(
-    MAMLRegressor(max_iter=300, early_stopping=False, random_state=0), *few, shots=5, cv=3, draws=2, random_state=0
+    MAMLRegressor(max_iter=300, early_stopping=False, random_state=0, algorithm="maml", base=None),
+    *few,
+    shots=5,
+    cv=3,
+    draws=2,
+    random_state=0,
 )
 print(gap.gap)

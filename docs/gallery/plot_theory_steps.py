@@ -136,6 +136,8 @@ def from_start(n_in, n_out):
 
 
 plain = {
+    "algorithm": "maml",
+    "base": None,
     "learn_step_sizes": False,
     "optimizer": "sgd",
     "schedule": "constant",

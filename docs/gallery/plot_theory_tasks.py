@@ -27,6 +27,8 @@ from fewshot.theory import frozen_feature_accuracy, one_step_accuracy
 VERTICAL = -np.pi / 2  # direction of a boundary whose normal is the first axis
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7A7A7A"
 plain = {
+    "algorithm": "maml",
+    "base": None,
     "learn_step_sizes": False,
     "early_stopping": False,
     "engine": "vectorized",

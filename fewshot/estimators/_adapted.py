@@ -25,6 +25,7 @@ from ..heads import HeadedModule
 from ..inference import AdaptedTasks, adapt_task_set, predict
 from ..metagradient import MetaParameters, expand
 from ..normalization import batch_norm_layers, episode_statistics
+from ..stacking import Stack, StackState
 from ..tasks import TaskSet, factorize
 from ..threads import threads_for
 from ._inputs import check_features, check_sample_weight, check_target_length
@@ -38,17 +39,17 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass
 class AdaptedState:
-    """Parameters of the tasks that a model was adapted to.
+    """What a model took from the tasks that it was adapted to.
 
     Parameters
     ----------
-    tasks : AdaptedTasks
-        Parameters of each.
+    tasks : AdaptedTasks or StackState
+        Parameters of each task; or what each member of a stack took.
     labels : ndarray of shape (tasks,), or None
         Their labels; None for one task without a label.
     """
 
-    tasks: AdaptedTasks
+    tasks: AdaptedTasks | StackState
     labels: npt.NDArray[Any] | None
 
 
@@ -58,6 +59,7 @@ class AdaptsAndPredicts:
     algorithm: str
     engine: Any
     dtype: str
+    _stack: Stack
     _parameters: MetaParameters
     _functional: FunctionalModule
     _fitted_adaptation: Adaptation
@@ -100,13 +102,13 @@ class AdaptsAndPredicts:
         return layers[0] if layers else None
 
     def _check_fitted(self, what: str) -> None:
-        if not hasattr(self, "_parameters"):
+        if not self.__sklearn_is_fitted__():
             raise NotFittedError(
                 f"{what}: this {type(self).__name__} is not fitted yet; call fit_meta(X, y, tasks=...) first."
             )
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_parameters")
+        return hasattr(self, "_parameters") or hasattr(self, "_stack")
 
     def adapt(self, X: Any, y: Any, *, tasks: Any = None, sample_weight: Any = None, steps: int | None = None) -> Self:
         """Adapt to a new task, or to many at once, from a few rows.
@@ -151,7 +153,19 @@ class AdaptsAndPredicts:
         encoded = adapted._encode_adapt(y)
         labels = np.zeros(len(array), dtype=np.int64) if tasks is None else tasks
         weight = self._row_weights(encoded, check_sample_weight(sample_weight, array))
-        task_set = TaskSet.from_arrays(array, encoded, labels, sample_weight=weight, dtype=self._dtype())
+        stacked = hasattr(self, "_stack")
+        dtype = torch.float64 if stacked else self._dtype()
+        task_set = TaskSet.from_arrays(array, encoded, labels, sample_weight=weight, dtype=dtype)
+        if stacked:
+            if steps is not None:
+                raise InvalidParameterError(
+                    f"steps: got {steps!r}, but how strongly this model adapts was learned (adaptation_report_); leave steps out, "
+                    "or meta-train with base=None and an algorithm that takes gradient steps."
+                )
+            with threads_for(0, 0):
+                state = self._stack.adapt(task_set)
+            adapted._adapted = AdaptedState(state, None if tasks is None else task_set.labels)
+            return adapted
         task_set = adapted._prepare_support(task_set)
         self._require_rows_for_statistics(task_set)
         if steps and isinstance(self._functional, HeadedModule):
@@ -201,10 +215,11 @@ class AdaptsAndPredicts:
     def _deviations(self, X: Any, tasks: Any) -> npt.NDArray[np.float64]:
         """Return standard deviations of new observations in float64, shape (rows, outputs)."""
         self._check_fitted("predict")
-        functional = self._functional
+        functional = getattr(self, "_functional", None)
         if not isinstance(functional, HeadedModule):
             raise InvalidParameterError(
-                f"return_std: algorithm={self.algorithm!r} gives no predictive variance; use algorithm='ridge' or 'dkt'."
+                f"return_std: algorithm={self.algorithm!r} gives no predictive variance; use algorithm='ridge' or 'dkt' with "
+                "base=None."
             )
         return self._outputs(X, tasks, functional.deviation)
 
@@ -213,30 +228,21 @@ class AdaptsAndPredicts:
         self._check_fitted("predict")
         array = check_features(self, X, reset=False)
         state = getattr(self, "_adapted", None)
+        known = None if state is None else self._positions(state, tasks, len(array))
+        if hasattr(self, "_stack"):
+            with threads_for(0, 0):
+                return self._stack.predict(None if state is None else state.tasks, array, known)
         # In double precision, where the network allows it, a prediction does not depend on the rows beside it.
         x = torch.tensor(array, dtype=torch.float64 if self._predicts_double else self._dtype())
-        p = self._parameters
         if state is None:
-            return self._run(expand(p.moving, 1), {}, [x], of_one)[0]
+            return self._run(expand(self._parameters.moving, 1), {}, [x], of_one)[0]
         found = state.tasks
         if state.labels is None:
-            if tasks is not None:
-                raise UnknownTaskError("tasks: this model was adapted to one task without a label; leave tasks out.")
             return self._run(found.moving, found.statistics, [x], of_one)[0]
-        if tasks is None:
-            raise UnknownTaskError(
-                f"tasks: this model was adapted to {len(state.labels)} labelled tasks; pass tasks=, one label per row of X."
-            )
-        unique, codes = factorize("tasks", tasks, len(array))
-        known = pd.Index(state.labels).get_indexer(pd.Index(unique))
-        if (known < 0).any():
-            raise UnknownTaskError(
-                f"tasks: {unique[known < 0].tolist()[0]!r} is not among the {len(state.labels)} tasks that this model was adapted "
-                "to; adapt to it first."
-            )
+        unique, codes = np.unique(known, return_inverse=True)
         order = np.argsort(codes, kind="stable")
         parts = np.split(order, np.cumsum(np.bincount(codes))[:-1])
-        index = torch.from_numpy(known.astype(np.int64))
+        index = torch.from_numpy(unique)
         results = self._run(
             {k: v[index] for k, v in found.moving.items()},
             {k: v[index] for k, v in found.statistics.items()},
@@ -246,6 +252,25 @@ class AdaptsAndPredicts:
         out = np.empty((len(array), results[0].shape[1]))
         out[order] = np.concatenate(results)
         return out
+
+    def _positions(self, state: AdaptedState, tasks: Any, n_rows: int) -> npt.NDArray[np.int64]:
+        """Position of each row's task among those adapted to."""
+        if state.labels is None:
+            if tasks is not None:
+                raise UnknownTaskError("tasks: this model was adapted to one task without a label; leave tasks out.")
+            return np.zeros(n_rows, dtype=np.int64)
+        if tasks is None:
+            raise UnknownTaskError(
+                f"tasks: this model was adapted to {len(state.labels)} labelled tasks; pass tasks=, one label per row of X."
+            )
+        unique, codes = factorize("tasks", tasks, n_rows)
+        known = pd.Index(state.labels).get_indexer(pd.Index(unique))
+        if (known < 0).any():
+            raise UnknownTaskError(
+                f"tasks: {unique[known < 0].tolist()[0]!r} is not among the {len(state.labels)} tasks that this model was adapted "
+                "to; adapt to it first."
+            )
+        return known.astype(np.int64)[codes]
 
     def _run(
         self, moving: Any, statistics: Any, x: list[torch.Tensor], of_one: Any = None

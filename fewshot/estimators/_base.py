@@ -27,6 +27,7 @@ from ..losses import RowLoss
 from ..metagradient import MetaParameters, check_order, expand
 from ..networks import CONTEXT, build_module
 from ..normalization import check_strategy
+from ..stacking import NetworkMember, Stack, StackFit, report_on
 from ..tasks import Rows, TaskSet, factorize, is_sampler
 from ..threads import threads_for
 from ..training import TrainingSettings, TrainingState, Validation, meta_train, split_tasks
@@ -34,6 +35,7 @@ from ..training.callbacks import CallbackSupportMixin, progress_bar, report_roun
 from ..training.loop import ROUNDS
 from ._adapted import AdaptsAndPredicts
 from ._inputs import check_columns, check_features, check_sample_weight, check_target_length, one_line
+from ._stacked import is_stacked, start_fit
 
 __all__ = ["MetaEstimator"]
 
@@ -60,10 +62,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
     n_features_in_: int
 
     # Checks of sklearn.utils.estimator_checks that cannot pass, and why.
-    _expected_failed_checks: ClassVar[dict[str, str]] = {
-        "check_sample_weight_equivalence_on_dense_data": "episodes are random subsets of rows: repeating a row changes "
-        "which are drawn, so a weight of two equals two rows in expectation only",
-    }
+    _expected_failed_checks: ClassVar[dict[str, str]] = {}
 
     # ---------------------------------------------------------------- what subclasses say
 
@@ -156,13 +155,15 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
 
     @with_callbacks
     def _fit_meta(self, X: Any, y: Any, tasks: Any, blocks: Any, time: Any, sample_weight: Any) -> Self:
+        if is_stacked(self, is_sampler(X)):
+            return self._fit_stack(X, y, tasks, blocks, time, sample_weight)
+        self._forget("_stack", "adaptation_report_", "members_")
         adaptation = self._adaptation()
         dtype = self._dtype()
         again = bool(self.warm_start) and hasattr(self, "_parameters")
         seed = one_line("random_state", check_random_state, self.random_state).randint(2**31)
         rng = np.random.default_rng(seed)
-        for attribute in ("_adapted", "_task_classes", "step_scale_", "task_weights_"):
-            self.__dict__.pop(attribute, None)
+        self._forget("_adapted", "_task_classes", "step_scale_", "task_weights_")
         if is_sampler(X):
             given = {"y": y, "tasks": tasks, "blocks": blocks, "time": time, "sample_weight": sample_weight}
             for name, value in given.items():
@@ -212,6 +213,56 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
             raise
         self._finish(fitted(), sampler, None)
         return self
+
+    def _forget(self, *attributes: str) -> None:
+        """Remove what an earlier fit left."""
+        for attribute in attributes:
+            self.__dict__.pop(attribute, None)
+
+    def _fit_stack(self, X: Any, y: Any, tasks: Any, blocks: Any, time: Any, sample_weight: Any) -> Self:
+        """Fit the pooled base and the ways to adapt it, and learn how to mix them."""
+        self._dtype(), self._device()
+        get_algorithm(self.algorithm).resolve(self.get_params(deep=False))
+        begun = getattr(self, "_training", None) if self.warm_start else None
+        self._forget(
+            "_adapted", "_parameters", "_stack", "_training", "module_", "history_", "step_scale_", "task_weights_"
+        )
+        seed = one_line("random_state", check_random_state, self.random_state).randint(2**31)
+        task_set = self._task_set(X, y, tasks, blocks, time, sample_weight, torch.float64, False)
+        fit = begun if isinstance(begun, StackFit) else start_fit(self, task_set, self._n_scores(), int(seed))
+        try:
+            with threads_for(0, 0), report_rounds(self, fit.n_rounds, X, y, dict) as on_round:
+                self._use_stack(fit, fit.run(lambda number: on_round(None, number)))
+        except KeyboardInterrupt:
+            base = fit.base_alone()
+            if base is not None:
+                self._use_stack(fit, base)
+            self._training = fit
+            logger.warning(
+                "interrupted after %d of %d rounds; until then it predicts as its pooled base, and with warm_start=True the same "
+                "fit_meta call goes on",
+                fit.n_done,
+                fit.n_rounds,
+            )
+            raise
+        return self
+
+    def _use_stack(self, fit: StackFit, stack: Stack) -> None:
+        self._stack = stack
+        self.adaptation_report_ = report_on(fit, stack, self._unit())
+        networks = {m.name: m.model for m in stack.members if isinstance(m, NetworkMember)}
+        self.n_iter_ = max([1, *(int(model.n_iter_) for model in networks.values())])
+        if networks:
+            heaviest = max(networks, key=lambda name: float(self.adaptation_report_.weights[name].max()))
+            self.module_, self.history_ = networks[heaviest].module_, networks[heaviest].history_
+
+    def _n_scores(self) -> int:
+        """Return the number of values, or of classes, that a stack predicts for a row."""
+        raise NotImplementedError
+
+    def _unit(self) -> float:
+        """Return the unit of the standardised target."""
+        return 1.0
 
     def _finish(self, fitted: dict[str, Any], sampler: Any, interrupted: TrainingState | None) -> None:
         self.__dict__.update(fitted, _training=interrupted)

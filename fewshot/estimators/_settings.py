@@ -26,9 +26,17 @@ loss : str, callable or None, default=None
     Regression: "squared_error" (None), "absolute_error", "huber", "poisson" (predicts rates; the network gives their log).
     Classification: "cross_entropy" (None), "binary_cross_entropy". Or ``(output, target) -> loss of each row``. Targets of
     the first three are standardised inside.
-algorithm : str, default="maml"
-    How it learns and adapts, by name: {algorithms}. It says what those of the following settings are that are left at None;
-    what is said of them here is so for "maml".
+algorithm : str, default="auto"
+    How it learns and adapts, by name: {algorithms}. "auto" mixes several: coefficients under the pooled model's Fisher information
+    ("map"), Gaussian processes on the columns, a closed-form head on learned features ("ridge") and gradient steps ("maml"), each
+    weighted by what it is worth, at the size of the support, on training tasks that were held out. What is said of the following
+    settings is so for "maml"; an algorithm says what those are that are left at None. Where tasks come from a sampler, with
+    ``label_space="per_task"`` and with other losses than squared, absolute, Huber's and cross-entropy, "auto" is "maml" with
+    ``base=None``.
+base : {"auto", None} or estimator, default="auto"
+    The pooled model that adaptation starts from, and falls back to where adapting does not help: a mixture of linear and
+    boosted models, whose settings and weights are chosen over held-out tasks; or a scikit-learn estimator. None: no pooled
+    model, and an algorithm by name is just that.
 inner_steps : int, default=None
     Gradient steps of an adaptation; None is 5.
 inner_lr : float, default=None

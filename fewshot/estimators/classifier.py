@@ -81,7 +81,8 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
         loss: Any = None,
         label_space: str = "shared",
         class_weight: Any = None,
-        algorithm: str = "maml",
+        algorithm: str = "auto",
+        base: Any = "auto",
         inner_steps: int | None = None,
         inner_lr: float | None = None,
         learn_step_sizes: Any = None,
@@ -122,6 +123,7 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
         self.label_space = label_space
         self.class_weight = class_weight
         self.algorithm = algorithm
+        self.base = base
         self.inner_steps = inner_steps
         self.inner_lr = inner_lr
         self.learn_step_sizes = learn_step_sizes
@@ -253,6 +255,9 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
 
     def _row_loss(self) -> RowLoss:
         return resolve_loss(self.loss, CLASSIFICATION_LOSSES)
+
+    def _n_scores(self) -> int:
+        return self._n_classes
 
     def _n_outputs(self) -> int:
         return 1 if self._row_loss() is binary_cross_entropy else self._n_classes

@@ -71,7 +71,8 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
         activation: str = "relu",
         input_shape: Sequence[int] | None = None,
         loss: Any = None,
-        algorithm: str = "maml",
+        algorithm: str = "auto",
+        base: Any = "auto",
         inner_steps: int | None = None,
         inner_lr: float | None = None,
         learn_step_sizes: Any = None,
@@ -110,6 +111,7 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
         self.input_shape = input_shape
         self.loss = loss
         self.algorithm = algorithm
+        self.base = base
         self.inner_steps = inner_steps
         self.inner_lr = inner_lr
         self.learn_step_sizes = learn_step_sizes
@@ -191,6 +193,12 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
 
     def _row_loss(self) -> RowLoss:
         return resolve_loss(self.loss, REGRESSION_LOSSES)
+
+    def _n_scores(self) -> int:
+        return len(self._target_mean)
+
+    def _unit(self) -> float:
+        return float(self._target_scale.mean())
 
     def _n_outputs(self) -> int:
         return len(self._target_mean)

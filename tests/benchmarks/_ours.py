@@ -126,6 +126,8 @@ def time_fit(args: argparse.Namespace) -> dict[str, Any]:
         outer_lr=OUTER_LR,
         engine=args.mode,
         random_state=0,
+        algorithm="maml",
+        base=None,
     )
     sampler = Sinusoids(shots=SINE.support, queries=SINE.query)
     clock = CLOCKS[args.clock]

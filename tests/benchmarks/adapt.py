@@ -23,7 +23,9 @@ def times_of_adapt(calls: int = 3, engine: str = "auto", clock: Callable[[], flo
     weights = rng.standard_normal((TASKS, FEATURES))[tasks]
     y = ((X * weights).sum(1) > 0).astype(int)
     few = tasks < 100
-    model = MAMLClassifier(hidden=HIDDEN, inner_steps=STEPS, max_iter=20, engine=engine, random_state=0)
+    model = MAMLClassifier(
+        hidden=HIDDEN, inner_steps=STEPS, max_iter=20, engine=engine, random_state=0, algorithm="maml", base=None
+    )
     model.fit_meta(X[few], y[few], tasks=tasks[few])
     times = []
     for _ in range(calls):

@@ -27,12 +27,13 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 
 from fewshot import MAMLClassifier, MAMLRegressor, make_meta_pipeline
-from fewshot.algorithms import ALGORITHMS
+from fewshot.algorithms import ALGORITHMS, STACKS
 from fewshot.datasets import Digits, Sinusoids, fetch_parkinsons_telemonitoring
 from fewshot.model_selection import evaluate_few_shot
 from fewshot.networks import conv4
 
 Errors = np.ndarray
+NETWORKS = [name for name in ALGORITHMS if name not in STACKS]
 
 
 class Training:
@@ -59,7 +60,13 @@ def peak_mib() -> float:
 def sinusoid(algorithm: str) -> tuple[Errors, Training, int]:
     """Squared error of each unseen task; training; meta-steps."""
     model = MAMLRegressor(
-        algorithm=algorithm, tasks_per_batch=25, max_iter=10_000, outer_lr=0.001, early_stopping=False, random_state=0
+        algorithm=algorithm,
+        tasks_per_batch=25,
+        max_iter=10_000,
+        outer_lr=0.001,
+        early_stopping=False,
+        random_state=0,
+        base=None,
     )
     with Training() as training:
         model.fit_meta(Sinusoids(shots=10, queries=10))
@@ -80,6 +87,7 @@ def digits(algorithm: str, shots: int) -> tuple[Errors, Training, int]:
         outer_lr=0.002,
         early_stopping=False,
         random_state=0,
+        base=None,
     )
     with Training() as training:
         model.fit_meta(Digits(shots=shots))
@@ -100,7 +108,7 @@ def parkinsons(algorithm: str) -> tuple[Errors, Training, int]:
     errors, training, steps = [], Training(), 0
     for fold, (train, test) in enumerate(KFold(6, shuffle=True, random_state=0).split(patients)):
         mine, theirs = (np.isin(data.tasks, patients[part]) for part in (train, test))
-        model = make_meta_pipeline(StandardScaler(), MAMLRegressor(algorithm=algorithm, random_state=fold))
+        model = make_meta_pipeline(StandardScaler(), MAMLRegressor(algorithm=algorithm, random_state=fold, base=None))
         with training:
             model.fit_meta(data.data[mine], data.target[mine], tasks=data.tasks[mine], blocks=data.blocks[mine])
         steps += model[-1].n_iter_
@@ -142,7 +150,7 @@ def measure(problem: str, algorithm: str) -> dict[str, Any]:
 def main() -> None:
     """Print a table, a line for each algorithm as it comes."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), choices=list(ALGORITHMS))
+    parser.add_argument("--algorithms", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
     parser.add_argument("--cell", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -17,6 +17,8 @@ from fewshot.metagradient import meta_gradient
 from fewshot.tasks import Rows
 
 SETTINGS = {
+    "algorithm": "maml",
+    "base": None,
     "one fixed step of 0.01": dict(inner_steps=1, inner_lr=0.01, learn_step_sizes=False),
     "five learned steps": {},
 }

@@ -1,6 +1,6 @@
 """Parkinson's telemonitoring: error in points of motor UPDRS after K recordings of a new patient.
 
-    python tests/benchmarks/parkinsons.py [--methods maml baselines] [--folds 6]
+    python tests/benchmarks/parkinsons.py [--methods auto maml baselines] [--folds 6]
 
 Six folds of patients; K recordings of a held-out patient drawn at random, scored on the recordings of his other visits;
 features standardised on the training patients; five draws per patient and K.
@@ -25,7 +25,9 @@ SHOTS = [1, 5, 10, 20]
 def main() -> None:
     """Run the protocol and print one line per method."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--methods", nargs="+", default=["maml", "baselines"], choices=["maml", "baselines"])
+    parser.add_argument(
+        "--methods", nargs="+", default=["auto", "maml", "baselines"], choices=["auto", "maml", "baselines"]
+    )
     parser.add_argument("--folds", type=int, nargs="*", default=list(range(6)))
     args = parser.parse_args()
     data = fetch_parkinsons_telemonitoring()
@@ -37,7 +39,10 @@ def main() -> None:
         rows = [np.flatnonzero(np.isin(data.tasks, patients[part])) for part in (train, test)]
         methods = {}
         if "maml" in args.methods:
-            methods["MAMLRegressor()"] = make_meta_pipeline(StandardScaler(), MAMLRegressor(random_state=fold))
+            maml = MAMLRegressor(algorithm="maml", base=None, random_state=fold)
+            methods["MAML alone"] = make_meta_pipeline(StandardScaler(), maml)
+        if "auto" in args.methods:
+            methods["MAMLRegressor()"] = MAMLRegressor(random_state=fold)
         if "baselines" in args.methods:
             methods |= default_baselines("regression", random_state=fold)
         began = time.perf_counter()
@@ -64,7 +69,7 @@ def main() -> None:
         cells = " | ".join(f"{r['mean']:.2f} [{r.low:.2f}, {r.high:.2f}]" for _, r in part.iterrows())
         print(f"{method:45s} {cells}")
     print(
-        f"worst patient of MAML: {(-scores.value).groupby([scores.method, scores.shots, scores.task]).mean().max():.2f}"
+        f"worst patient of any method: {(-scores.value).groupby([scores.method, scores.shots, scores.task]).mean().max():.2f}"
     )
 
 

@@ -464,7 +464,16 @@ def data(n_tasks=6, n=8):
 
 
 def fitted(engine="compiled", **options):
-    options = {"hidden": (5,), "max_iter": 6, "engine": engine, "inner_steps": 2, "random_state": 0, **options}
+    options = {
+        "algorithm": "maml",
+        "base": None,
+        "hidden": (5,),
+        "max_iter": 6,
+        "engine": engine,
+        "inner_steps": 2,
+        "random_state": 0,
+        **options,
+    }
     x, y, task = data()
     return MAMLRegressor(**options).fit_meta(x, y, tasks=task)
 

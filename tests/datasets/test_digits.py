@@ -80,6 +80,8 @@ def test_conv4_learns_to_tell_unseen_digits_apart(batch_norm):
         outer_lr=0.005,
         early_stopping=False,
         random_state=0,
+        algorithm="maml",
+        base=None,
     ).fit_meta(Digits(shots=3))
     support, query = Digits(shots=3, digits=(5, 6, 7, 8, 9), orientations=1).sample(60, np.random.default_rng(1))
     tasks, asked = np.repeat(np.arange(60), 15), np.repeat(np.arange(60), 25)

@@ -10,7 +10,7 @@ from fewshot import EpisodeSampler, MAMLClassifier, MAMLRegressor, TaskSet, make
 from fewshot.datasets import Sinusoids
 from fewshot.errors import DivergenceError, FewShotError, InvalidDataError, InvalidParameterError, NotFittedError
 
-QUICK = dict(max_iter=3, random_state=0)
+QUICK = dict(algorithm="maml", base=None, max_iter=3, random_state=0)
 
 
 def message(error):
@@ -103,7 +103,7 @@ def test_settings(lines, fitted, setting, value):
         fitted.set_params(**{setting: value}).fit_meta(X, y, tasks=tasks)
     text = message(error)
     assert text.startswith((f"{setting}: ", f"{setting}=", f'{setting}="'))
-    fitted.set_params(**{setting: getattr(MAMLRegressor(), setting)})
+    fitted.set_params(**{setting: getattr(MAMLRegressor(algorithm="maml", base=None), setting)})
     assert np.array_equal(fitted.predict(X), before)
 
 
@@ -129,7 +129,7 @@ def test_without_tasks_there_is_a_warning(lines):
 def test_adapt(lines, fitted):
     X, y, _ = lines
     with pytest.raises(NotFittedError, match="^adapt: .*call fit_meta"):
-        MAMLRegressor().adapt(X, y)
+        MAMLRegressor(algorithm="maml", base=None).adapt(X, y)
     for bad, starts in [
         ((X[:0], y[:0]), "X: got 0 support rows"),
         ((X[:3], y[:2]), "y: got 2 values"),

@@ -28,6 +28,8 @@ def data(seed=0, n_tasks=12, rows=14, shift=3.0):
 def estimator(strategy, **settings):
     return MAMLRegressor(
         **{
+            "algorithm": "maml",
+            "base": None,
             "module": module,
             "batch_norm": strategy,
             "inner_steps": 2,
@@ -84,7 +86,15 @@ def test_running_averages_reach_those_of_the_data():
     X, y, tasks = data(n_tasks=40)
     first = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
     model = MAMLRegressor(
-        first, batch_norm="global", inner_steps=1, max_iter=300, outer_lr=1e-3, validation_tasks=None, random_state=0
+        first,
+        batch_norm="global",
+        inner_steps=1,
+        max_iter=300,
+        outer_lr=1e-3,
+        validation_tasks=None,
+        random_state=0,
+        algorithm="maml",
+        base=None,
     ).fit_meta(X, y, tasks=tasks)
     layer = model.module_[0]
     np.testing.assert_allclose(layer.running_mean, X.mean(0), atol=0.3)

@@ -17,7 +17,17 @@ def data(seed=0, n_tasks=12, rows=14):
 
 def fitted(**settings):
     X, y, tasks = data()
-    model = MAMLRegressor(**{"inner_steps": 3, "hidden": (8,), "max_iter": 40, "random_state": 0, **settings})
+    model = MAMLRegressor(
+        **{
+            "algorithm": "maml",
+            "base": None,
+            "inner_steps": 3,
+            "hidden": (8,),
+            "max_iter": 40,
+            "random_state": 0,
+            **settings,
+        }
+    )
     return model.fit_meta(X, y, tasks=tasks)
 
 

@@ -22,7 +22,7 @@ from fewshot.datasets import RotatingBoundaries, Sinusoids
 from fewshot.errors import FewShotError, NotFittedError, UnknownTaskError
 from fewshot.model_selection import few_shot_scorer
 
-QUICK = dict(max_iter=4, random_state=0)
+QUICK = dict(algorithm="maml", base=None, max_iter=4, random_state=0)
 
 
 @pytest.fixture
@@ -54,7 +54,9 @@ def test_adapting_leaves_the_model_alone_and_starts_again_from_it(lines):
 
 def test_adapting_pays_where_tasks_differ(lines):
     X, y, tasks = lines
-    model = MAMLRegressor(max_iter=400, outer_lr=0.003, random_state=0).fit_meta(X[:150], y[:150], tasks=tasks[:150])
+    model = MAMLRegressor(max_iter=400, outer_lr=0.003, random_state=0, algorithm="maml", base=None).fit_meta(
+        X[:150], y[:150], tasks=tasks[:150]
+    )
     few = np.concatenate([np.arange(start, start + 5) for start in range(150, 200, 10)])
     rest = np.setdiff1d(np.arange(150, 200), few)
     adapted = model.adapt(X[few], y[few], tasks=tasks[few])
@@ -145,7 +147,9 @@ class TestClassifier:
         X = rng.normal(size=(600, 2))
         side = (X[:, 0] > 0).astype(int)
         y = np.array([f"{t}-{s}" for t, s in zip(tasks, side, strict=True)])  # every task has two labels of its own
-        model = MAMLClassifier(label_space="per_task", shots_per_class=3, max_iter=150, random_state=0)
+        model = MAMLClassifier(
+            label_space="per_task", shots_per_class=3, max_iter=150, random_state=0, algorithm="maml", base=None
+        )
         model.fit_meta(X[:400], y[:400], tasks=tasks[:400])
         with pytest.raises(NotFittedError, match=r"adapt"):
             model.predict(X)
@@ -220,7 +224,9 @@ class TestWithScikitLearn:
         for twin in (pickle.loads(pickle.dumps(adapted)), copy.deepcopy(adapted)):
             assert np.array_equal(twin.predict(X), adapted.predict(X))
         assert not hasattr(clone(adapted), "n_iter_")
-        assert repr(adapted) == "MAMLRegressor(max_iter=4, random_state=0)" and "<div" in adapted._repr_html_()
+        assert (
+            "MAMLRegressor(algorithm='maml', base=None, max_iter=4" in repr(adapted) and "<div" in adapted._repr_html_()
+        )
 
 
 class TestSamplers:
@@ -242,7 +248,11 @@ class TestReproducible:
         X, y, tasks = lines
         fits = [MAMLRegressor(**QUICK).fit_meta(X, y, tasks=tasks).predict(X) for _ in range(2)]
         assert np.array_equal(*fits)
-        other = MAMLRegressor(max_iter=4, random_state=1).fit_meta(X, y, tasks=tasks).predict(X)
+        other = (
+            MAMLRegressor(max_iter=4, random_state=1, algorithm="maml", base=None)
+            .fit_meta(X, y, tasks=tasks)
+            .predict(X)
+        )
         assert not np.array_equal(fits[0], other)
 
     def test_nothing_global_changes(self, lines):
@@ -262,7 +272,7 @@ class TestReproducible:
 class TestProgress:
     def test_interrupted_and_resumed(self, lines):
         X, y, tasks = lines
-        whole = MAMLRegressor(max_iter=60, random_state=0).fit_meta(X, y, tasks=tasks)
+        whole = MAMLRegressor(max_iter=60, random_state=0, algorithm="maml", base=None).fit_meta(X, y, tasks=tasks)
 
         class Stop:
             def setup(self, estimator, context): ...
@@ -272,7 +282,9 @@ class TestProgress:
                 if context.task_id == 20:
                     raise KeyboardInterrupt
 
-        model = MAMLRegressor(max_iter=60, random_state=0, warm_start=True).set_callbacks(Stop())
+        model = MAMLRegressor(max_iter=60, random_state=0, warm_start=True, algorithm="maml", base=None).set_callbacks(
+            Stop()
+        )
         with pytest.raises(KeyboardInterrupt):
             model.fit_meta(X, y, tasks=tasks)
         assert 0 < model.n_iter_ < 60 and np.isfinite(model.predict(X)).all()
@@ -291,7 +303,9 @@ class TestProgress:
 
     def test_warm_start_goes_on(self, lines):
         X, y, tasks = lines
-        model = MAMLRegressor(max_iter=300, warm_start=True, random_state=0).fit_meta(X, y, tasks=tasks)
+        model = MAMLRegressor(max_iter=300, warm_start=True, random_state=0, algorithm="maml", base=None).fit_meta(
+            X, y, tasks=tasks
+        )
         before = model.history_["loss"].iloc[0]
         model.set_params(max_iter=2, early_stopping=False).fit_meta(X, y, tasks=tasks)
         assert model.history_["loss"].iloc[0] < 0.7 * before

@@ -17,6 +17,8 @@ from fewshot.networks import conv4
 T, FEATURES = 4, 2
 N_TASKS, N_ROWS = 8, 10
 SETTINGS = {
+    "algorithm": "maml",
+    "base": None,
     "max_iter": 3,
     "tasks_per_batch": 3,
     "inner_steps": 2,

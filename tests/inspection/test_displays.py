@@ -49,7 +49,16 @@ def lines(seed=0, n_tasks=10):
 
 @functools.cache
 def fitted(**settings):
-    settings = {"hidden": (5,), "activation": "tanh", "max_iter": 60, "outer_lr": 0.01, "random_state": 0, **settings}
+    settings = {
+        "algorithm": "maml",
+        "base": None,
+        "hidden": (5,),
+        "activation": "tanh",
+        "max_iter": 60,
+        "outer_lr": 0.01,
+        "random_state": 0,
+        **settings,
+    }
     X, y, tasks = lines()
     return MAMLRegressor(**settings).fit_meta(X, y, tasks=tasks)
 
@@ -62,7 +71,7 @@ def test_first_order_error_is_that_of_gradients_by_finite_differences():
     X, y, tasks = lines()
     model = MAMLRegressor(
         lambda a, b: nn.Linear(a, b, bias=False), inner_steps=1, inner_lr=0.2, learn_step_sizes=False, max_iter=3, dtype="float64",
-        random_state=0,
+        random_state=0, algorithm="maml", base=None
     ).fit_meta(X, y, tasks=tasks)  # fmt: skip
     found = first_order_error(model, X, y, tasks, shots=6, batch_size=4, random_state=3)
     assert len(found) == 3
@@ -70,7 +79,7 @@ def test_first_order_error_is_that_of_gradients_by_finite_differences():
     fixed = first_order_error(model.set_params(inner_lr=0.2), X, y, tasks, shots=6, batch_size=10, random_state=3)
     small = MAMLRegressor(
         lambda a, b: nn.Linear(a, b, bias=False), inner_steps=1, inner_lr=1e-6, learn_step_sizes=False, max_iter=3, random_state=0,
-        dtype="float64",
+        dtype="float64", algorithm="maml", base=None
     ).fit_meta(X, y, tasks=tasks)  # fmt: skip
     without = first_order_error(small, X, y, tasks, shots=6, batch_size=10, random_state=3)
     assert without["hessian_term"].item() < 1e-4 * fixed["hessian_term"].item()
@@ -123,14 +132,28 @@ def test_eigenvalues_are_those_of_the_dense_matrix(engine):
 def test_a_step_that_is_too_long_is_warned_of():
     X, y, tasks = lines()
     model = MAMLRegressor(
-        nn.Linear(2, 1), inner_lr=0.1, learn_step_sizes=False, inner_steps=1, max_iter=2, random_state=0
+        nn.Linear(2, 1),
+        inner_lr=0.1,
+        learn_step_sizes=False,
+        inner_steps=1,
+        max_iter=2,
+        random_state=0,
+        algorithm="maml",
+        base=None,
     )
     model.fit_meta(X, y, tasks=tasks)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         calm = step_eigenvalues(model, X, y, tasks)
     wild = MAMLRegressor(
-        nn.Linear(2, 1), inner_lr=5.0, learn_step_sizes=False, inner_steps=1, max_iter=2, random_state=0
+        nn.Linear(2, 1),
+        inner_lr=5.0,
+        learn_step_sizes=False,
+        inner_steps=1,
+        max_iter=2,
+        random_state=0,
+        algorithm="maml",
+        base=None,
     )
     wild.fit_meta(X, y, tasks=tasks)
     with pytest.warns(UserWarning, match=r"^inner_lr: the first step of 10 of 10 task\(s\) is unstable"):
@@ -145,7 +168,13 @@ def test_a_step_that_is_too_long_is_warned_of():
 def test_alignment_of_a_linear_model_is_that_of_its_quadratic():
     X, y, tasks = lines()
     model = MAMLRegressor(
-        lambda a, b: nn.Linear(a, b, bias=False), inner_steps=1, max_iter=100, dtype="float64", random_state=0
+        lambda a, b: nn.Linear(a, b, bias=False),
+        inner_steps=1,
+        max_iter=100,
+        dtype="float64",
+        random_state=0,
+        algorithm="maml",
+        base=None,
     )
     model.fit_meta(X, y - 0.5, tasks=tasks)
     found = task_alignment(model, X, y - 0.5, tasks, shots=ROWS - 1, steps=3000, random_state=0)
@@ -207,9 +236,9 @@ def test_adaptation_curve_is_that_of_adapting_with_so_many_steps():
 def test_adaptation_curve_of_a_classifier_with_labels_of_each_task():
     X, y, tasks = lines()
     labels = np.where(y > 0.5, "up", "down")
-    model = MAMLClassifier(label_space="per_task", max_iter=5, inner_steps=2, random_state=0).fit_meta(
-        X, labels, tasks=tasks
-    )
+    model = MAMLClassifier(
+        label_space="per_task", max_iter=5, inner_steps=2, random_state=0, algorithm="maml", base=None
+    ).fit_meta(X, labels, tasks=tasks)
     display = AdaptationCurveDisplay.from_estimator(model, X, labels, tasks, shots=6)
     assert display.metric == "accuracy" and sorted(display.curves["step"].unique()) == [0, 1, 2, 3, 4]
     assert np.isfinite(first_order_error(model, X, labels, tasks)["cosine"]).all()
@@ -241,7 +270,9 @@ def test_the_gap_is_task_gaps():
 
 
 def test_samplers_and_given_axes():
-    model = MAMLRegressor(max_iter=3, hidden=(4,), random_state=0).fit_meta(Sinusoids(shots=4, queries=4))
+    model = MAMLRegressor(max_iter=3, hidden=(4,), random_state=0, algorithm="maml", base=None).fit_meta(
+        Sinusoids(shots=4, queries=4)
+    )
     _, axes = plt.subplots(1, 4)
     sampler = Sinusoids(shots=4, queries=4)
     shown = [
@@ -264,7 +295,7 @@ def test_what_does_not_adapt_by_gradient_steps_is_refused(display):
     ):
         display.from_estimator(fitted(algorithm="ridge"), X, y, tasks)
     with pytest.raises(NotFittedError):
-        display.from_estimator(MAMLRegressor(), X, y, tasks)
+        display.from_estimator(MAMLRegressor(algorithm="maml", base=None), X, y, tasks)
     with pytest.raises(InvalidParameterError, match="^estimator: got Ridge; .* reads a MAMLRegressor"):
         display.from_estimator(Ridge(), X, y, tasks)
 

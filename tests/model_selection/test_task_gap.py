@@ -78,7 +78,7 @@ def test_a_method_that_remembers_its_tasks_has_one_and_says_so():
 
 def test_a_meta_learned_model():
     X, y, tasks = data(n_tasks=6)
-    model = MAMLRegressor(max_iter=20, hidden=(8,), random_state=0)
+    model = MAMLRegressor(max_iter=20, hidden=(8,), random_state=0, algorithm="maml", base=None)
     first, second = (task_gap(model, X, y, tasks, shots=3, cv=2, random_state=0) for _ in range(2))
     assert first == second and np.isfinite(first.gap)
     assert not hasattr(model, "module_")
@@ -110,7 +110,7 @@ def test_other_wrong_calls():
     with pytest.raises(InvalidDataError, match="^tasks: got None"):
         leave_one_task_out(Ridge(), X, y, shots=1)
     with pytest.raises(InvalidDataError, match="^X: got a sampler, whose tasks do not come again"):
-        task_gap(MAMLRegressor(), Sinusoids(), shots=1)
+        task_gap(MAMLRegressor(algorithm="maml", base=None), Sinusoids(), shots=1)
     with pytest.raises(InvalidParameterError, match="^estimator: got 2; expected one"):
         task_gap({"a": Ridge(), "b": Ridge()}, X, y, tasks, shots=1)
     with pytest.raises(InvalidDataError, match="^cv: no task is left out of one fold and trained on in another"):

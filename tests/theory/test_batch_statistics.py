@@ -51,6 +51,8 @@ def meta_trained(strategy, n, ratio, *, learned):
         verify=False,
         dtype="float64",
         random_state=0,
+        algorithm="maml",
+        base=None,
     )
     return model.fit_meta(ShiftedInputs(n, 20, ratio, dtype=torch.float64))
 

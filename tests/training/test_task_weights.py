@@ -64,8 +64,8 @@ def test_without_inner_steps_a_constant_goes_to_the_middle_of_the_extremes_not_t
     tasks = np.repeat(np.arange(10), 6)
     X, y = np.zeros((60, 1)), (tasks == 9).astype(float)
     settings = dict(inner_steps=0, max_iter=3000, outer_lr=0.02, tasks_per_batch=5, random_state=0)
-    mean = MAMLRegressor(Constant(), **settings).fit_meta(X, y, tasks=tasks)
-    worst = MAMLRegressor(Constant(), algorithm="tr-maml", **settings).fit_meta(X, y, tasks=tasks)
+    mean = MAMLRegressor(Constant(), algorithm="maml", base=None, **settings).fit_meta(X, y, tasks=tasks)
+    worst = MAMLRegressor(Constant(), algorithm="tr-maml", base=None, **settings).fit_meta(X, y, tasks=tasks)
     assert mean.predict([[0.0]]) == pytest.approx(0.1, abs=0.03)
     assert worst.predict([[0.0]]) == pytest.approx(0.5, abs=0.06)
     assert worst.task_weights_.set_index("task")["weight"].idxmax() == 9
@@ -100,7 +100,9 @@ def test_the_worst_task_is_served_better_and_files_keep_the_weights(tmp_path):
         squares = (adapted.predict(X_new[~support], tasks=tasks[~support]) - y_new[~support]) ** 2
         return squares.reshape(20, -1).mean(1).max()
 
-    plain, robust = (MAMLRegressor(algorithm=a, **settings).fit_meta(X, y, tasks=tasks) for a in ("maml", "tr-maml"))
+    plain, robust = (
+        MAMLRegressor(algorithm=a, base=None, **settings).fit_meta(X, y, tasks=tasks) for a in ("maml", "tr-maml")
+    )
     assert worst_error(robust) < 0.5 * worst_error(plain)
     weights = robust.task_weights_.set_index("task")["weight"]
     assert weights.idxmax() == "t19"  # of the two, that with the more spread inputs
@@ -113,8 +115,8 @@ def test_the_worst_task_is_served_better_and_files_keep_the_weights(tmp_path):
 
 def test_early_stopping_is_judged_by_the_worst_validation_task():
     X, y, tasks = unbalanced()
-    model = MAMLRegressor(algorithm="tr-maml", validation_tasks=["t00", "t19"], max_iter=50, random_state=0)
-    plain = MAMLRegressor(validation_tasks=["t00", "t19"], max_iter=50, random_state=0)
+    model = MAMLRegressor(algorithm="tr-maml", validation_tasks=["t00", "t19"], max_iter=50, random_state=0, base=None)
+    plain = MAMLRegressor(validation_tasks=["t00", "t19"], max_iter=50, random_state=0, algorithm="maml", base=None)
     first = [m.fit_meta(X, y, tasks=tasks).history_["validation_loss"].iloc[0] for m in (model, plain)]
     assert first[0] > 1.3 * first[1]
 
@@ -135,7 +137,7 @@ def test_samplers_tell_which_tasks_they_draw():
 
 def test_labels_of_each_task():
     X, y, tasks = unbalanced()
-    model = MAMLClassifier(algorithm="tr-maml", label_space="per_task", max_iter=3, random_state=0)
+    model = MAMLClassifier(algorithm="tr-maml", label_space="per_task", max_iter=3, random_state=0, base=None)
     assert len(model.fit_meta(X, np.where(y > 0, "a", "b"), tasks=tasks).task_weights_) == 20
 
 
@@ -143,4 +145,4 @@ def test_a_sampler_has_no_tasks_to_weigh():
     with pytest.raises(
         InvalidParameterError, match="^algorithm: 'tr-maml' weighs the tasks of a table, and X is a sampler"
     ):
-        MAMLRegressor(algorithm="tr-maml").fit_meta(Sinusoids())
+        MAMLRegressor(algorithm="tr-maml", base=None).fit_meta(Sinusoids())

@@ -14,7 +14,7 @@ from fewshot.applications.rl import MAMLPolicy, PointNavigation
 from fewshot.errors import InvalidParameterError, MissingDependencyError
 from fewshot.training import TensorBoardCallback
 
-SETTINGS = {"max_iter": 8, "hidden": (4,), "random_state": 0, "engine": "vectorized"}
+SETTINGS = {"algorithm": "maml", "base": None, "max_iter": 8, "hidden": (4,), "random_state": 0, "engine": "vectorized"}
 rng = np.random.default_rng(0)
 X = rng.normal(size=(80, 2)).astype(np.float32)
 TASKS = np.repeat(np.arange(8), 10)

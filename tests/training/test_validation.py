@@ -137,7 +137,9 @@ def test_an_estimator_never_trains_on_what_it_is_judged_by(monkeypatch, validati
         return meta_train(engine, sampler, settings, state, validation=validation, **others)
 
     monkeypatch.setattr(_base, "meta_train", recorded)
-    MAMLRegressor(validation_tasks=validation_tasks, max_iter=2, random_state=0).fit_meta(X, X[:, 0], tasks=tasks)
+    MAMLRegressor(validation_tasks=validation_tasks, max_iter=2, random_state=0, algorithm="maml", base=None).fit_meta(
+        X, X[:, 0], tasks=tasks
+    )
     assert len(seen["judged"]) == 12 and len(seen["trained"]) == 24
     assert not seen["judged"] & seen["trained"]
     if validation_tasks == ["b", "d"]:

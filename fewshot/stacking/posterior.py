@@ -1,0 +1,88 @@
+r"""The most probable deviation of a task from its offset, under a Gaussian prior whose covariance is given.
+
+A task's outputs are ``f = offset + g`` with ``g ~ N(0, K)`` over its rows, the same K for every output. What the support says is
+kept as dual weights ``a``, so that a new row deviates by ``k_*^T a``. With values, ``a = (K + sigma^2 / W)^{-1} r``, exactly. With
+classes, ``a = W (y - softmax(f))`` at the mode, found by Newton's method in the form that inverts neither K nor the curvature
+(Rasmussen, Williams 2006, algorithm 3.3, here with row weights). Rows of weight 0 leave no trace.
+
+References
+----------
+Rasmussen, Williams (2006), Gaussian processes for machine learning, algorithms 2.1 and 3.3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["dual_of_classes", "dual_of_values", "half_inverse"]
+
+NEWTON_STEPS = 50
+FARTHEST = (
+    4.0  # change of a logit in one step: far from the mode the likelihood is nearly linear, and Newton overshoots
+)
+CONVERGED = 1e-9
+
+
+def half_inverse(covariance: Tensor, root: Tensor) -> Tensor:
+    """Return H with ``H^T H = (K + P^{-1})^{-1}``, given the root of a diagonal P; shapes (..., n, n), (..., n) -> (..., n, n)."""
+    eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype)
+    factor = torch.linalg.cholesky(eye + root[..., :, None] * covariance * root[..., None, :])
+    return torch.linalg.solve_triangular(factor, torch.diag_embed(root), upper=False)
+
+
+def dual_of_values(half: Tensor, residual: Tensor) -> Tensor:
+    """Return the dual weights of residuals of shape (..., n, outputs), given :func:`half_inverse` for P = W / sigma^2."""
+    return half.transpose(-1, -2) @ (half @ residual)
+
+
+def dual_of_classes(covariance: Tensor, offset: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """Return the dual weights at the mode; differentiable in `covariance`.
+
+    Parameters
+    ----------
+    covariance : Tensor of shape (..., n, n)
+        K.
+    offset : Tensor of shape (..., n, classes)
+        Logits without the deviation.
+    y : Tensor of int, shape (..., n)
+        Class codes.
+    weight : Tensor of shape (..., n)
+        Row weights.
+
+    Returns
+    -------
+    Tensor of shape (..., n, classes)
+    """
+    observed = torch.nn.functional.one_hot(y, offset.shape[-1]).to(offset)
+    with torch.no_grad():
+        dual = torch.zeros_like(offset + covariance[..., :1] * 0)
+        for _ in range(NEWTON_STEPS):
+            new = _newton(covariance, offset, observed, weight, covariance @ dual)
+            change = covariance @ (new - dual)
+            size = change.abs().amax((-1, -2), keepdim=True) if change.numel() else change
+            dual = dual + (new - dual) / (size / FARTHEST).clamp(min=1)
+            if not size.numel() or float(size.max()) < CONVERGED:
+                break
+    if not (covariance.requires_grad or offset.requires_grad):
+        return dual
+    # Newton's iteration has no derivative by its starting point at the mode, so that one more step has the mode's derivative.
+    return _newton(covariance, offset, observed, weight, (covariance @ dual).detach())
+
+
+def _newton(covariance: Tensor, offset: Tensor, observed: Tensor, weight: Tensor, deviation: Tensor) -> Tensor:
+    """Dual weights after one step from this deviation."""
+    p = torch.softmax(offset + deviation, -1)
+    w = weight[..., None]
+    curved = w * (
+        p * deviation - p * (p * deviation).sum(-1, keepdim=True)
+    )  # the likelihood's curvature times the deviation
+    target = curved + w * (observed - p)
+    root = (w.sqrt() * p.sqrt()).transpose(-1, -2)  # (..., classes, n); weights may be 0, but have no derivative
+    half = half_inverse(covariance.unsqueeze(-3), root)
+    e = half.transpose(-1, -2) @ half  # (..., classes, n, n)
+    c = (e @ (covariance @ target).transpose(-1, -2)[..., None])[..., 0]  # (..., classes, n)
+    total = e.sum(-3) + torch.diag_embed((weight <= 0).to(e.dtype))
+    shared = torch.linalg.solve(total, c.sum(-2)[..., None])
+    back = (e @ shared.unsqueeze(-3))[..., 0]
+    return target + (back - c).transpose(-1, -2)

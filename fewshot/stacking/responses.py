@@ -1,0 +1,101 @@
+"""What is predicted, values or classes: how predictions are mixed and how a mixture is judged on one task."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import log_softmax, logsumexp
+
+__all__ = ["CLASSES", "VALUES", "Response"]
+
+Floats = npt.NDArray[np.float64]
+
+
+class Response(Protocol):
+    """Values or classes. Predictions are arrays of shape (rows, variants, outputs): values, or logits of all classes."""
+
+    classifies: bool
+
+    def mix(self, predictions: Floats, weights: Floats) -> Floats:
+        """Mix the variants: shapes (rows, variants, outputs), (rows, variants) -> (rows, outputs)."""
+        ...
+
+    def losses(self, predictions: Floats, y: npt.NDArray, codes: npt.NDArray[np.int64], n_tasks: int) -> TaskLosses:
+        """Return what the losses of all mixtures follow from."""
+        ...
+
+
+class TaskLosses(Protocol):
+    """The losses of mixtures of given predictions on each of some tasks."""
+
+    def value_and_gradient(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Loss of every task, shape (tasks,), and its derivative by the weights, shape (tasks, variants)."""
+        ...
+
+
+class _Values:
+    classifies = False
+
+    def mix(self, predictions: Floats, weights: Floats) -> Floats:
+        return np.einsum("nvo,nv->no", predictions, weights)
+
+    def losses(
+        self, predictions: Floats, y: npt.NDArray, codes: npt.NDArray[np.int64], n_tasks: int
+    ) -> RootMeanSquares:
+        return RootMeanSquares(predictions - y[:, None, :], codes, n_tasks)
+
+
+class RootMeanSquares:
+    """The root of each task's mean squared error.
+
+    With weights that sum to one, the error of a mixture is the mixture of the errors ``e_v``, so that all that is needed of a
+    task is the matrix ``G_uv = mean(e_u e_v)``. The root keeps a task with large errors from outvoting the others.
+    """
+
+    def __init__(self, errors: Floats, codes: npt.NDArray[np.int64], n_tasks: int) -> None:
+        n_variants = errors.shape[1]
+        self.gram = np.zeros((n_tasks, n_variants, n_variants))
+        for task in range(n_tasks):
+            mine = errors[codes == task].transpose(0, 2, 1).reshape(-1, n_variants)
+            self.gram[task] = mine.T @ mine / max(len(mine), 1)
+
+    def value_and_gradient(self, weights: Floats) -> tuple[Floats, Floats]:
+        product = self.gram @ weights
+        root = np.sqrt(np.maximum(product @ weights, 1e-24))
+        return root, product / root[:, None]
+
+
+class _Classes:
+    classifies = True
+
+    def mix(self, predictions: Floats, weights: Floats) -> Floats:
+        with np.errstate(divide="ignore"):
+            logs = np.log(weights)[:, :, None]
+        mixed: Floats = logsumexp(log_softmax(predictions, axis=2) + logs, axis=1)
+        return mixed
+
+    def losses(self, predictions: Floats, y: npt.NDArray, codes: npt.NDArray[np.int64], n_tasks: int) -> LogLosses:
+        logs = log_softmax(predictions, axis=2)
+        return LogLosses(np.exp(logs[np.arange(len(y)), :, y]), codes, n_tasks)
+
+
+class LogLosses:
+    """Each task's mean negative log-probability of the true class, under a mixture of probabilities."""
+
+    def __init__(self, true: Floats, codes: npt.NDArray[np.int64], n_tasks: int) -> None:
+        self.true, self.codes, self.n_tasks = np.maximum(true, 1e-12), codes, n_tasks
+        self.counts = np.maximum(np.bincount(codes, minlength=n_tasks), 1)
+
+    def value_and_gradient(self, weights: Floats) -> tuple[Floats, Floats]:
+        mixed = self.true @ weights
+        value = np.bincount(self.codes, weights=-np.log(mixed), minlength=self.n_tasks) / self.counts
+        ratio = self.true / mixed[:, None]
+        gradient = np.zeros((self.n_tasks, self.true.shape[1]))
+        np.add.at(gradient, self.codes, -ratio)
+        return value, gradient / self.counts[:, None]
+
+
+VALUES: Response = _Values()
+CLASSES: Response = _Classes()
