@@ -12,6 +12,8 @@ Rasmussen, Williams (2006), Gaussian processes for machine learning, algorithms 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -54,11 +56,21 @@ def dual_of_classes(covariance: Tensor, offset: Tensor, y: Tensor, weight: Tenso
     -------
     Tensor of shape (..., n, classes)
     """
+    if offset.shape[-1] == 2:
+        # One latent is enough: the difference of two that vary independently.
+        apart = offset[..., 1] - offset[..., 0]
+        dual = _mode(_newton_of_two, 2 * covariance, apart[..., None], y.to(apart)[..., None], weight)
+        return torch.cat([-dual, dual], -1)
     observed = torch.nn.functional.one_hot(y, offset.shape[-1]).to(offset)
+    return _mode(_newton, covariance, offset, observed, weight)
+
+
+def _mode(newton: Callable[..., Tensor], covariance: Tensor, offset: Tensor, observed: Tensor, weight: Tensor) -> Tensor:
+    """Dual weights at the mode, by damped Newton steps."""
     with torch.no_grad():
         dual = torch.zeros_like(offset + covariance[..., :1] * 0)
         for _ in range(NEWTON_STEPS):
-            new = _newton(covariance, offset, observed, weight, covariance @ dual)
+            new = newton(covariance, offset, observed, weight, covariance @ dual)
             change = covariance @ (new - dual)
             size = change.abs().amax((-1, -2), keepdim=True) if change.numel() else change
             dual = dual + (new - dual) / (size / FARTHEST).clamp(min=1)
@@ -67,7 +79,17 @@ def dual_of_classes(covariance: Tensor, offset: Tensor, y: Tensor, weight: Tenso
     if not (covariance.requires_grad or offset.requires_grad):
         return dual
     # Newton's iteration has no derivative by its starting point at the mode, so that one more step has the mode's derivative.
-    return _newton(covariance, offset, observed, weight, (covariance @ dual).detach())
+    return newton(covariance, offset, observed, weight, (covariance @ dual).detach())
+
+
+def _newton_of_two(covariance: Tensor, offset: Tensor, observed: Tensor, weight: Tensor, deviation: Tensor) -> Tensor:
+    """Dual weights of the difference of two logits after one step from this deviation."""
+    p = torch.sigmoid(offset + deviation)
+    w = weight[..., None]
+    curvature = w * p * (1 - p)
+    target = curvature * deviation + w * (observed - p)
+    half = half_inverse(covariance, (w.sqrt() * (p * (1 - p)).sqrt())[..., 0])
+    return target - half.transpose(-1, -2) @ (half @ (covariance @ target))
 
 
 def _newton(covariance: Tensor, offset: Tensor, observed: Tensor, weight: Tensor, deviation: Tensor) -> Tensor:

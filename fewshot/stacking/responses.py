@@ -85,16 +85,19 @@ class LogLosses:
     """Each task's mean negative log-probability of the true class, under a mixture of probabilities."""
 
     def __init__(self, true: Floats, codes: npt.NDArray[np.int64], n_tasks: int) -> None:
-        self.true, self.codes, self.n_tasks = np.maximum(true, 1e-12), codes, n_tasks
-        self.counts = np.maximum(np.bincount(codes, minlength=n_tasks), 1)
+        order = np.argsort(codes, kind="stable")
+        self.true = np.maximum(true[order], 1e-12)
+        counts = np.bincount(codes, minlength=n_tasks)
+        self.there = counts > 0
+        self.starts = (np.cumsum(counts) - counts)[self.there]
+        self.counts = counts[self.there]
 
     def value_and_gradient(self, weights: Floats) -> tuple[Floats, Floats]:
         mixed = self.true @ weights
-        value = np.bincount(self.codes, weights=-np.log(mixed), minlength=self.n_tasks) / self.counts
-        ratio = self.true / mixed[:, None]
-        gradient = np.zeros((self.n_tasks, self.true.shape[1]))
-        np.add.at(gradient, self.codes, -ratio)
-        return value, gradient / self.counts[:, None]
+        value, gradient = np.zeros(len(self.there)), np.zeros((len(self.there), self.true.shape[1]))
+        value[self.there] = np.add.reduceat(-np.log(mixed), self.starts) / self.counts
+        gradient[self.there] = np.add.reduceat(-self.true / mixed[:, None], self.starts) / self.counts[:, None]
+        return value, gradient
 
 
 VALUES: Response = _Values()

@@ -30,7 +30,7 @@ __all__ = ["bootstrap_weights", "stacking_weights"]
 
 Floats = npt.NDArray[np.float64]
 BOOTSTRAPS = 20
-ROWS_PER_TASK = 10.0  # rows of one task have much in common: so many independent ones at most stand for them
+ROWS_PER_TASK = 100.0  # one task tells two predictors apart as so many independent rows would
 
 
 def stacking_weights(
