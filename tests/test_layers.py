@@ -38,6 +38,7 @@ LAYERS = [
     "inference",
     "serialization",
     "training",
+    "stacking",
     "estimators",
     "pipeline",
     "persistence",

@@ -252,6 +252,11 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
         self.adaptation_report_ = report_on(fit, stack, self._unit())
         networks = {m.name: m.model for m in stack.members if isinstance(m, NetworkMember)}
         self.n_iter_ = max([1, *(int(model.n_iter_) for model in networks.values())])
+        self._show_network()
+
+    def _show_network(self) -> None:
+        """Take out the network of the member that has the most weight at any support size."""
+        networks = {m.name: m.model for m in self._stack.members if isinstance(m, NetworkMember)}
         if networks:
             heaviest = max(networks, key=lambda name: float(self.adaptation_report_.weights[name].max()))
             self.module_, self.history_ = networks[heaviest].module_, networks[heaviest].history_

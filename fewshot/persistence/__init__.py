@@ -24,8 +24,11 @@ from ..inference import AdaptedTasks
 from ..metagradient import MetaParameters
 from ..pipeline import MetaPipeline
 from ..serialization import Packer, Unpacker, describe, join, read, write
+from ..stacking import AdaptationReport, FisherPrior, GaussianProcessMember, NetworkMember, Stack, StackState
+from ..stacking.base import PooledMixture
+from ..stacking.responses import Classes, Values
 from ._estimators import Builder, UsersModule, from_state, to_state
-from ._registry import by_class, by_name, register
+from ._registry import attributes_of, by_class, by_name, from_attributes, register
 from ._sklearn import dump, is_sklearn
 from ._sklearn import load as load_sklearn
 
@@ -202,5 +205,9 @@ class _ObjectUnpacker(Unpacker):
 
 for _cls in (Adaptation, AdaptedState, AdaptedTasks, MetaParameters, MetaPipeline, Pipeline):
     register(_cls, _cls.__name__)
+for _cls in (AdaptationReport, Classes, PooledMixture, Stack, StackState, Values):
+    register(_cls, _cls.__name__)
+for _cls in (FisherPrior, GaussianProcessMember, NetworkMember):
+    register(_cls, _cls.__name__, to_state=attributes_of, from_state=from_attributes)
 for _cls in (MAMLClassifier, MAMLRegressor):
     register(_cls, _cls.__name__, to_state=to_state, from_state=from_state)

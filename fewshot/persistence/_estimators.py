@@ -106,7 +106,11 @@ def from_state(cls: type, state: Mapping[str, Mapping[str, Any]]) -> MetaEstimat
         If the network that was handed over is another one.
     """
     model: MetaEstimator = estimator_from_state(cls, state)
+    if "base" not in state["parameters"]:  # an older file, from when an algorithm was just that
+        model.base = None
     if "network" not in state:
+        if hasattr(model, "_stack"):
+            model._show_network()
         return model
     network, p = state["network"], model._parameters
     template = _template(model, network)

@@ -11,7 +11,16 @@ from sklearn.utils.metadata_routing import MetadataRequest
 
 from ..errors import InvalidParameterError, SerializationError
 
-__all__ = ["Registered", "by_class", "by_name", "estimator_from_state", "estimator_state", "register"]
+__all__ = [
+    "Registered",
+    "attributes_of",
+    "by_class",
+    "by_name",
+    "estimator_from_state",
+    "estimator_state",
+    "from_attributes",
+    "register",
+]
 
 T = TypeVar("T", bound=type)
 State = Mapping[str, Mapping[str, Any]]
@@ -114,6 +123,18 @@ def _fields(value: Any) -> State:
 
 def _from_fields(cls: type, state: State) -> Any:
     return cls(**state["fields"])
+
+
+def attributes_of(value: Any) -> State:
+    """Everything that an object consists of."""
+    return {"attributes": dict(vars(value))}
+
+
+def from_attributes(cls: type, state: State) -> Any:
+    """Inverse of :func:`attributes_of`."""
+    value = cls.__new__(cls)
+    vars(value).update(state["attributes"])
+    return value
 
 
 def estimator_state(estimator: Any) -> dict[str, dict[str, Any]]:

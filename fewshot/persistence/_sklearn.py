@@ -24,10 +24,17 @@ __all__ = ["dump", "is_sklearn", "load"]
 
 CLASSES = {
     "sklearn.compose": "ColumnTransformer make_column_selector",
+    "sklearn._loss.link": "IdentityLink Interval LogitLink MultinomialLogit",
+    "sklearn._loss.loss": "HalfBinomialLoss HalfMultinomialLoss HalfSquaredError",
     "sklearn.decomposition": "PCA TruncatedSVD KernelPCA FastICA FactorAnalysis NMF SparsePCA",
+    "sklearn.dummy": "DummyClassifier DummyRegressor",
+    "sklearn.ensemble": "HistGradientBoostingClassifier HistGradientBoostingRegressor",
+    "sklearn.ensemble._hist_gradient_boosting.binning": "_BinMapper",
+    "sklearn.ensemble._hist_gradient_boosting.predictor": "TreePredictor",
     "sklearn.feature_selection": "SelectFdr SelectFpr SelectFwe SelectKBest SelectPercentile VarianceThreshold",
     "sklearn.impute": "KNNImputer MissingIndicator SimpleImputer",
     "sklearn.kernel_approximation": "AdditiveChi2Sampler Nystroem PolynomialCountSketch RBFSampler SkewedChi2Sampler",
+    "sklearn.linear_model": "LogisticRegression Ridge",
     "sklearn.pipeline": "FeatureUnion Pipeline",
     "sklearn.preprocessing": (
         "Binarizer FunctionTransformer KBinsDiscretizer KernelCenterer LabelBinarizer LabelEncoder MaxAbsScaler MinMaxScaler "
@@ -49,6 +56,10 @@ PLAIN = {
     "SliceNode": {"builtins.slice"},
     "DTypeNode": {"numpy.dtype"},
     "RandomStateNode": {"numpy.random.mtrand.RandomState"},
+    "RandomGeneratorNode": {"numpy.random._generator.Generator"},
+    "LossNode": {
+        f"sklearn._loss._loss.Cy{name}" for name in ("HalfBinomialLoss", "HalfMultinomialLoss", "HalfSquaredError")
+    },
 }
 
 
@@ -120,11 +131,34 @@ def load(data: bytes, routing: dict[str, Any] | None, name: str = "content") -> 
         parts = archive.infolist()
         if any(p.compress_type != zipfile.ZIP_STORED for p in parts) or sum(p.file_size for p in parts) > len(data):
             raise SerializationError(f"{name} is compressed, which fewshot never does.")
-        _check(json.loads(archive.read("schema.json")), name)
+        schema = archive.read("schema.json").decode()
+    _check(json.loads(schema), name)
     estimator = skops.loads(data, trusted=sorted(set().union(*allowed().values())))
+    _check_trees(estimator, name, schema)
     if routing is not None:
         set_routing(estimator, routing)
     return estimator
+
+
+def _check_trees(estimator: Any, name: str, schema: str) -> None:
+    """Raise where a boosted tree leads out of its own arrays, which would read memory that is not the model's."""
+    if "TreePredictor" not in schema:
+        return
+    trees = [tree for stage in getattr(estimator, "_predictors", []) for tree in stage]
+    if not trees:
+        raise SerializationError(f"{name} holds a boosted model inside another; save the boosted model by itself.")
+    for tree in trees:
+        nodes = tree.nodes
+        inner = nodes[nodes["is_leaf"] == 0]
+        children = np.concatenate([inner["left"], inner["right"]])
+        parents = np.tile(np.flatnonzero(nodes["is_leaf"] == 0), 2)
+        astray = (children <= parents).any() or (children >= len(nodes)).any()
+        columns = inner["feature_idx"]
+        astray |= (columns < 0).any() or (columns >= estimator.n_features_in_).any()
+        if not len(nodes) or astray or inner["is_categorical"].any():
+            raise SerializationError(
+                f"{name} holds a boosted tree that is damaged, or splits on categories; it cannot be used."
+            )
 
 
 def _check(node: Any, name: str) -> None:

@@ -7,7 +7,7 @@ whoever learns from what the base leaves unexplained gets predictions for each t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from ..tasks import TaskSet
 from .responses import Response
 from .weights import bootstrap_weights
 
-__all__ = ["PooledBase", "candidate_models"]
+__all__ = ["PooledBase", "PooledMixture", "candidate_models", "task_codes"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -68,6 +68,35 @@ def candidate_models(response: Response, base: Any, n_outputs: int, seed: int, n
 
 
 @dataclass
+class PooledMixture:
+    """Fitted pooled models and their weights.
+
+    Parameters
+    ----------
+    response : Response
+        Values or classes.
+    n_outputs : int
+        Outputs of a regression, or number of classes.
+    weights : ndarray of shape (models,)
+        Weights of the mixture.
+    models : dict of str to estimator
+        Fitted.
+    """
+
+    response: Response
+    n_outputs: int
+    weights: Floats
+    models: dict[str, Any]
+
+    def predict(self, x: Floats) -> Floats:
+        """Predict values, or log-probabilities; shape (rows, outputs)."""
+        if not len(x):
+            return np.empty((0, self.n_outputs))
+        outputs = [_respond(model, self.response, x, self.n_outputs) for model in self.models.values()]
+        return self.response.mix(np.stack(outputs, axis=1), np.broadcast_to(self.weights, (len(x), len(outputs))))
+
+
+@dataclass
 class PooledBase:
     """A mixture of pooled models, fitted without each fold of tasks and without each pair of folds.
 
@@ -83,7 +112,7 @@ class PooledBase:
         Their weights in the mixture.
     losses : dict of str to float
         Mean loss of each candidate over held-out tasks.
-    fitted : dict of frozenset to list of estimator
+    fitted : dict of frozenset to PooledMixture
         The candidates fitted to all tasks but those of some folds.
     """
 
@@ -92,7 +121,7 @@ class PooledBase:
     models: dict[str, Any]
     weights: Floats
     losses: dict[str, float]
-    fitted: dict[frozenset[int], list[Any]] = field(default_factory=dict)
+    fitted: dict[frozenset[int], PooledMixture] = field(default_factory=dict)
 
     @classmethod
     def choose(
@@ -155,25 +184,18 @@ class PooledBase:
         names = [name for name, keep in zip(found, kept, strict=True) if keep]
         base = cls(response, n_outputs, {name: found[name][0] for name in names}, weights, losses)
         for fold in range(n_folds if n_folds > 1 else 0):
-            base.fitted[frozenset({fold})] = [fits[name][fold] for name in names]
+            base.fitted[frozenset({fold})] = base._mixture([fits[name][fold] for name in names])
         return base
 
-    def fit_without(self, pool: TaskSet, folds: Ints, excluded: frozenset[int]) -> None:
-        """Fit the candidates to the tasks of all other folds, unless that was done."""
+    def _mixture(self, fitted: list[Any]) -> PooledMixture:
+        return PooledMixture(self.response, self.n_outputs, self.weights, dict(zip(self.models, fitted, strict=True)))
+
+    def without(self, pool: TaskSet, folds: Ints, excluded: frozenset[int]) -> PooledMixture:
+        """Return the candidates fitted to the tasks of all other folds, once and for all."""
         if excluded not in self.fitted:
             rows = ~np.isin(folds, list(excluded))[task_codes(pool)]
-            self.fitted[excluded] = [_fit(model, self.response, pool, rows) for model in self.models.values()]
-
-    def for_new_tasks(self, excluded: frozenset[int] = frozenset()) -> PooledBase:
-        """Return the base as fitted without these folds, and nothing else of it."""
-        return replace(self, fitted={frozenset(): self.fitted[excluded]})
-
-    def predict(self, x: Floats, excluded: frozenset[int] = frozenset()) -> Floats:
-        """Predict values, or log-probabilities, by the models fitted without these folds; shape (rows, outputs)."""
-        if not len(x):
-            return np.empty((0, self.n_outputs))
-        outputs = [_respond(model, self.response, x, self.n_outputs) for model in self.fitted[excluded]]
-        return self.response.mix(np.stack(outputs, axis=1), np.broadcast_to(self.weights, (len(x), len(outputs))))
+            self.fitted[excluded] = self._mixture([_fit(m, self.response, pool, rows) for m in self.models.values()])
+        return self.fitted[excluded]
 
     def out_of_fold(self, pool: TaskSet, folds: Ints, excluded: frozenset[int]) -> Floats:
         """Predict every task by models fitted without its own fold and the excluded ones; NaN for excluded tasks."""
@@ -183,9 +205,8 @@ class PooledBase:
             without = excluded | {fold}
             if np.isin(folds, list(without)).all():  # a lone training task has nobody else to learn from
                 without = excluded
-            self.fit_without(pool, folds, without)
             rows = (folds == fold)[codes]
-            out[rows] = self.predict(pool.x.numpy()[rows], without)
+            out[rows] = self.without(pool, folds, without).predict(pool.x.numpy()[rows])
         return out
 
 

@@ -223,9 +223,7 @@ class StackFit:
         excluded: frozenset[int] = frozenset(),
     ) -> Stack:
         """Put a stack together, with bases that did not see the excluded folds."""
-        for base in self.bases.values():
-            base.fit_without(self.pool, self.folds, excluded)
-        bases = {kind: base.for_new_tasks(excluded) for kind, base in self.bases.items()}
+        bases = {kind: base.without(self.pool, self.folds, excluded) for kind, base in self.bases.items()}
         return Stack(self.response, bases[True], bases[False], members, sizes, weights, centre, scale)
 
     def _fit_members(self, tasks: Ints, excluded: frozenset[int], key: int) -> list[Member]:

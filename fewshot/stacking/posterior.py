@@ -65,7 +65,9 @@ def dual_of_classes(covariance: Tensor, offset: Tensor, y: Tensor, weight: Tenso
     return _mode(_newton, covariance, offset, observed, weight)
 
 
-def _mode(newton: Callable[..., Tensor], covariance: Tensor, offset: Tensor, observed: Tensor, weight: Tensor) -> Tensor:
+def _mode(
+    newton: Callable[..., Tensor], covariance: Tensor, offset: Tensor, observed: Tensor, weight: Tensor
+) -> Tensor:
     """Dual weights at the mode, by damped Newton steps."""
     with torch.no_grad():
         dual = torch.zeros_like(offset + covariance[..., :1] * 0)

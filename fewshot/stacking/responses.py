@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import log_softmax, logsumexp
 
-__all__ = ["CLASSES", "VALUES", "Response"]
+__all__ = ["CLASSES", "VALUES", "Classes", "Response", "Values"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -16,13 +17,18 @@ Floats = npt.NDArray[np.float64]
 class Response(Protocol):
     """Values or classes. Predictions are arrays of shape (rows, variants, outputs): values, or logits of all classes."""
 
-    classifies: bool
+    @property
+    def classifies(self) -> bool:
+        """Whether they are classes."""
+        ...
 
     def mix(self, predictions: Floats, weights: Floats) -> Floats:
         """Mix the variants: shapes (rows, variants, outputs), (rows, variants) -> (rows, outputs)."""
         ...
 
-    def losses(self, predictions: Floats, y: npt.NDArray, codes: npt.NDArray[np.int64], n_tasks: int) -> TaskLosses:
+    def losses(
+        self, predictions: Floats, y: npt.NDArray[Any], codes: npt.NDArray[np.int64], n_tasks: int
+    ) -> TaskLosses:
         """Return what the losses of all mixtures follow from."""
         ...
 
@@ -35,15 +41,21 @@ class TaskLosses(Protocol):
         ...
 
 
-class _Values:
-    classifies = False
+@dataclass(frozen=True)
+class Values:
+    """Values; a mixture is the weighted mean."""
+
+    classifies: ClassVar[bool] = False
 
     def mix(self, predictions: Floats, weights: Floats) -> Floats:
-        return np.einsum("nvo,nv->no", predictions, weights)
+        """Mix values; see :class:`Response`."""
+        mixed: Floats = np.einsum("nvo,nv->no", predictions, weights)
+        return mixed
 
     def losses(
-        self, predictions: Floats, y: npt.NDArray, codes: npt.NDArray[np.int64], n_tasks: int
+        self, predictions: Floats, y: npt.NDArray[Any], codes: npt.NDArray[np.int64], n_tasks: int
     ) -> RootMeanSquares:
+        """Return the errors of all mixtures; see :class:`Response`."""
         return RootMeanSquares(predictions - y[:, None, :], codes, n_tasks)
 
 
@@ -62,21 +74,27 @@ class RootMeanSquares:
             self.gram[task] = mine.T @ mine / max(len(mine), 1)
 
     def value_and_gradient(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Return the root mean squared error of each task, and its derivative."""
         product = self.gram @ weights
         root = np.sqrt(np.maximum(product @ weights, 1e-24))
         return root, product / root[:, None]
 
 
-class _Classes:
-    classifies = True
+@dataclass(frozen=True)
+class Classes:
+    """Classes; a mixture has the weighted mean of the probabilities."""
+
+    classifies: ClassVar[bool] = True
 
     def mix(self, predictions: Floats, weights: Floats) -> Floats:
+        """Mix probabilities; see :class:`Response`."""
         with np.errstate(divide="ignore"):
             logs = np.log(weights)[:, :, None]
         mixed: Floats = logsumexp(log_softmax(predictions, axis=2) + logs, axis=1)
         return mixed
 
-    def losses(self, predictions: Floats, y: npt.NDArray, codes: npt.NDArray[np.int64], n_tasks: int) -> LogLosses:
+    def losses(self, predictions: Floats, y: npt.NDArray[Any], codes: npt.NDArray[np.int64], n_tasks: int) -> LogLosses:
+        """Return the log losses of all mixtures; see :class:`Response`."""
         logs = log_softmax(predictions, axis=2)
         return LogLosses(np.exp(logs[np.arange(len(y)), :, y]), codes, n_tasks)
 
@@ -93,6 +111,7 @@ class LogLosses:
         self.counts = counts[self.there]
 
     def value_and_gradient(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Return the log loss of each task, and its derivative."""
         mixed = self.true @ weights
         value, gradient = np.zeros(len(self.there)), np.zeros((len(self.there), self.true.shape[1]))
         value[self.there] = np.add.reduceat(-np.log(mixed), self.starts) / self.counts
@@ -100,5 +119,5 @@ class LogLosses:
         return value, gradient
 
 
-VALUES: Response = _Values()
-CLASSES: Response = _Classes()
+VALUES: Response = Values()
+CLASSES: Response = Classes()

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from ..tasks import TaskSet
-from .base import PooledBase
+from .base import PooledMixture
 from .members import Member, State
 from .responses import Response
 
@@ -27,7 +27,7 @@ class Stack:
     ----------
     response : Response
         Values or classes.
-    base, constant : PooledBase
+    base, constant : PooledMixture
         What members start from.
     members : list of Member
         Fitted.
@@ -40,8 +40,8 @@ class Stack:
     """
 
     response: Response
-    base: PooledBase
-    constant: PooledBase
+    base: PooledMixture
+    constant: PooledMixture
     members: list[Member]
     sizes: list[int]
     weights: Floats
