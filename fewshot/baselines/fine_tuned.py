@@ -107,6 +107,8 @@ class FineTunedNetwork(Baseline):
             columns["y"] = np.searchsorted(self.classes_, columns["y"])
         make = MAMLClassifier if self._is_classifier() else MAMLRegressor
         self.network_ = make(
+            algorithm="maml",
+            base=None,
             inner_steps=0,
             learn_step_sizes=False,
             hidden=self.hidden,

@@ -228,7 +228,7 @@ class AdaptsAndPredicts:
         self._check_fitted("predict")
         array = check_features(self, X, reset=False)
         state = getattr(self, "_adapted", None)
-        known = None if state is None else self._positions(state, tasks, len(array))
+        known = np.zeros(len(array), dtype=np.int64) if state is None else self._positions(state, tasks, len(array))
         if hasattr(self, "_stack"):
             with threads_for(0, 0):
                 return self._stack.predict(None if state is None else state.tasks, array, known)

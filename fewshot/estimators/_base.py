@@ -258,7 +258,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
         """Take out the network of the member that has the most weight at any support size."""
         networks = {m.name: m.model for m in self._stack.members if isinstance(m, NetworkMember)}
         if networks:
-            heaviest = max(networks, key=lambda name: float(self.adaptation_report_.weights[name].max()))
+            heaviest = max(networks, key=lambda name: float(self.adaptation_report_.weights[name].to_numpy().max()))
             self.module_, self.history_ = networks[heaviest].module_, networks[heaviest].history_
 
     def _n_scores(self) -> int:

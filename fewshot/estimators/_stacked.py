@@ -63,10 +63,8 @@ def is_stacked(estimator: Any, sampled: bool) -> bool:
 
 
 def _check_base(estimator: Any, base: Any) -> None:
-    wanted, right = (
-        ("classifier", is_classifier(base)) if is_classifier(estimator) else ("regressor", is_regressor(base))
-    )
-    if isinstance(base, type) or not hasattr(base, "fit") or not right:
+    wanted, is_right = ("classifier", is_classifier) if is_classifier(estimator) else ("regressor", is_regressor)
+    if isinstance(base, type) or not hasattr(base, "fit") or not is_right(base):
         raise InvalidParameterError(f"base: got {base!r}; expected 'auto', None or a scikit-learn {wanted}.")
     if wanted == "classifier" and not hasattr(base, "predict_proba"):
         raise InvalidParameterError(

@@ -132,7 +132,7 @@ def attributes_of(value: Any) -> State:
 
 def from_attributes(cls: type, state: State) -> Any:
     """Inverse of :func:`attributes_of`."""
-    value = cls.__new__(cls)
+    value: Any = object.__new__(cls)
     vars(value).update(state["attributes"])
     return value
 

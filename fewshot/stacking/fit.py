@@ -2,8 +2,8 @@
 
 The tasks are divided into folds. Each fold's tasks are adapted to, from supports of several sizes, by members that were trained on
 the other folds, and the weights of the mixture are those that lose least there (:mod:`.weights`). The base is part of the mixture:
-where adapting does not help, it keeps its weight. After the first fold, members that got next to nothing are left out: training them four
-times more would change nothing. Then those that are left are trained once more, on all tasks.
+where adapting does not help, it keeps its weight. After the first fold, members that got next to nothing are left out: to train
+them four times more would change nothing. Then those that are left are trained once more, on all tasks.
 
 A fit is a sequence of rounds (the base, one for each fold, the last training), each of which is done or not done, and each of which
 has random numbers of its own. So it can be interrupted and goes on to the same result.

@@ -57,14 +57,14 @@ class NetworkMember:
     def adapt(self, support: TaskSet, offset: Floats) -> State:
         """Adapt the network to all tasks at once."""
         x, y = self._inputs(support.x.numpy(), offset), self._targets(support.y.numpy(), offset)
-        large = support.sizes >= self._fewest_rows(support)
-        rows = large[task_codes(support)]
-        weight = support.weight.numpy()[rows]
-        model = (
-            self.model.adapt(x[rows], y[rows], tasks=task_codes(support)[rows], sample_weight=weight)
-            if rows.any()
-            else None
-        )
+        codes, rows = task_codes(support), np.ones(support.n_rows, dtype=bool)
+        if self.response.classifies:
+            rows = np.isin(y, self.model.classes_)  # a class that a fold's training tasks lack
+        large = np.bincount(codes[rows], minlength=support.n_tasks) >= self._fewest_rows(support)
+        rows &= large[codes]
+        model = None
+        if rows.any():
+            model = self.model.adapt(x[rows], y[rows], tasks=codes[rows], sample_weight=support.weight.numpy()[rows])
         return {"model": model, "large": large}
 
     def _fewest_rows(self, support: TaskSet) -> int:
@@ -78,7 +78,9 @@ class NetworkMember:
             return out
         inputs, model = self._inputs(x, offset)[rows], state["model"]
         if self.response.classifies:
-            out[rows, 0] = np.log(np.maximum(model.predict_proba(inputs, tasks=task[rows]), 1e-12))
+            proba = np.full((int(rows.sum()), offset.shape[1]), 1e-6)
+            proba[:, model.classes_] = np.maximum(model.predict_proba(inputs, tasks=task[rows]), 1e-6)
+            out[rows, 0] = np.log(proba)
         else:
             out[rows, 0] += np.asarray(model.predict(inputs, tasks=task[rows])).reshape(-1, offset.shape[1])
         return out

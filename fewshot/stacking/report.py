@@ -66,9 +66,10 @@ class AdaptationReport:
                 lines[0]
                 + " Too few tasks, or rows in them, to learn whether adapting helps: predictions are the base's."
             )
-        for k, row in self.weights.iterrows():
-            base, own = self.losses.loc[k, "base"], self.losses.loc[k, "stack"]
-            used = ", ".join(f"{name} {w:.0%}" for name, w in row.sort_values(ascending=False).items() if w >= 0.05)
+        for i, k in enumerate(self.weights.index):
+            base, own = float(self.losses["base"].iloc[i]), float(self.losses["stack"].iloc[i])
+            row = self.weights.iloc[i].sort_values(ascending=False)
+            used = ", ".join(f"{name} {w:.0%}" for name, w in zip(row.index, row.to_numpy(), strict=True) if w >= 0.05)
             gain = 1 - own / base if base > 0 else 0.0
             said = (
                 f"{abs(gain):.1%} {'less' if gain > 0 else 'more'} than" if abs(gain) >= SMALL else "no different from"
