@@ -1,4 +1,4 @@
-"""How many threads torch uses while fewshot computes.
+"""How many threads torch, and other numerical libraries, use while fewshot computes.
 
 The kernels of small networks take microseconds. Splitting these over threads gains nothing, and on a machine that is busy with
 something else every kernel then waits for a descheduled thread: fits were seen to take 50 times as long. So small work runs on
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
+from threadpoolctl import ThreadpoolController
 
-__all__ = ["threads_for"]
+__all__ = ["one_thread", "threads_for"]
 
 SMALL = 2e8  # floating-point operations of one gradient of all tasks: about 10 ms on one core
 
@@ -37,3 +39,15 @@ def threads_for(n_parameters: int, n_rows: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Use one thread in torch, in BLAS and in OpenMP: for many small calls of several libraries."""
+    with threads_for(0, 0), _pools().limit(limits=1):
+        yield
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    return ThreadpoolController()  # it looks through all loaded libraries, which takes a few milliseconds

@@ -27,7 +27,7 @@ from ..metagradient import MetaParameters, expand
 from ..normalization import batch_norm_layers, episode_statistics
 from ..stacking import Stack, StackState
 from ..tasks import TaskSet, factorize
-from ..threads import threads_for
+from ..threads import one_thread, threads_for
 from ._inputs import check_features, check_sample_weight, check_target_length
 
 __all__ = ["AdaptedState", "AdaptsAndPredicts"]
@@ -162,7 +162,7 @@ class AdaptsAndPredicts:
                     f"steps: got {steps!r}, but how strongly this model adapts was learned (adaptation_report_); leave steps out, "
                     "or meta-train with base=None and an algorithm that takes gradient steps."
                 )
-            with threads_for(0, 0):
+            with one_thread():
                 state = self._stack.adapt(task_set)
             adapted._adapted = AdaptedState(state, None if tasks is None else task_set.labels)
             return adapted
@@ -230,7 +230,7 @@ class AdaptsAndPredicts:
         state = getattr(self, "_adapted", None)
         known = np.zeros(len(array), dtype=np.int64) if state is None else self._positions(state, tasks, len(array))
         if hasattr(self, "_stack"):
-            with threads_for(0, 0):
+            with one_thread():
                 return self._stack.predict(None if state is None else state.tasks, array, known)
         # In double precision, where the network allows it, a prediction does not depend on the rows beside it.
         x = torch.tensor(array, dtype=torch.float64 if self._predicts_double else self._dtype())

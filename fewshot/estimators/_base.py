@@ -29,7 +29,7 @@ from ..networks import CONTEXT, build_module
 from ..normalization import check_strategy
 from ..stacking import NetworkMember, Stack, StackFit, report_on
 from ..tasks import Rows, TaskSet, factorize, is_sampler
-from ..threads import threads_for
+from ..threads import one_thread, threads_for
 from ..training import TrainingSettings, TrainingState, Validation, meta_train, split_tasks
 from ..training.callbacks import CallbackSupportMixin, progress_bar, report_rounds, with_callbacks
 from ..training.loop import ROUNDS
@@ -231,7 +231,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
         task_set = self._task_set(X, y, tasks, blocks, time, sample_weight, torch.float64, False)
         fit = begun if isinstance(begun, StackFit) else start_fit(self, task_set, self._n_scores(), int(seed))
         try:
-            with threads_for(0, 0), report_rounds(self, fit.n_rounds, X, y, dict) as on_round:
+            with one_thread(), report_rounds(self, fit.n_rounds, X, y, dict) as on_round:
                 self._use_stack(fit, fit.run(lambda number: on_round(None, number)))
         except KeyboardInterrupt:
             base = fit.base_alone()
