@@ -74,6 +74,11 @@ def inner_loop_of(estimator: Any, what: str, *, plain: bool = False) -> Inner:
             f"estimator: got {type(estimator).__name__}; {what} reads a MAMLRegressor or MAMLClassifier; of a pipeline hand over "
             "the last step, and X as the others transform it."
         )
+    if hasattr(estimator, "_stack"):
+        raise InvalidParameterError(
+            f"estimator: got one that mixes several ways to adapt (adaptation_report_), and {what} reads one inner loop; meta-train "
+            "with base=None and an algorithm by name."
+        )
     if not hasattr(estimator, "_parameters"):
         raise NotFittedError(
             f"{what}: this {type(estimator).__name__} is not fitted yet; call fit_meta(X, y, tasks=...) first."
