@@ -77,7 +77,7 @@ def test_evaluate_with_all_baselines(csv, tmp_path):
     assert "--shots 1,2 --draws 1 --test-share 0.3 --seed 0 --max-iter 3" in html
     written = pd.read_csv(scores)
     assert set(written["protocol"]) == {"random", "first"}
-    assert {"MAML", "support ridge"} < set(written["method"])
+    assert {"fewshot", "support ridge"} < set(written["method"])
 
 
 def test_evaluate_parquet_and_classes(csv, tmp_path, one_baseline):
@@ -244,7 +244,7 @@ def text_of(table, width=1000):
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_tables_fit_and_lose_nothing(width, n_shots, scale):
     shots = [0, 1, 2, 5, 10, 20, 50, 100, 1000][:n_shots]
-    made = tables(result(["MAML", "pooled boosting", "mixed intercept"], shots, scale), "random", width)
+    made = tables(result(["fewshot", "pooled boosting", "mixed intercept"], shots, scale), "random", width)
     texts = [text_of(table) for table in made]
     assert all(len(line.rstrip()) <= width for text in texts for line in text.splitlines())
     assert "…" not in "".join(text_of(table, width) for table in made)
@@ -253,7 +253,7 @@ def test_tables_fit_and_lose_nothing(width, n_shots, scale):
         assert re.search(rf"\b{k} shot", "".join(texts))
     if n_shots == 1:
         (text,) = texts
-        assert re.search(r"MAML +\S+ \[\S+, \S+\]", text), "the interval is beside the value where there is room"
+        assert re.search(r"fewshot +\S+ \[\S+, \S+\]", text), "the interval is beside the value where there is room"
 
 
 def test_names_in_brackets_are_no_markup(capsys):

@@ -14,7 +14,7 @@ from fewshot.study import StudyData, StudyResult, StudySettings, compare, verdic
 @pytest.fixture(scope="module")
 def result():
     rng = np.random.default_rng(0)
-    methods = {"MAML": 0.5, "pooled ridge": 0.6, "mixed <slopes>": 0.4}
+    methods = {"fewshot": 0.5, "pooled ridge": 0.6, "mixed <slopes>": 0.4}
     rows = [
         (protocol, 0, part, method, f"{part}-{task}", k, 0, mean / (1 + k) + 0.02 * rng.random())
         for protocol in ("random", "first")
@@ -139,10 +139,10 @@ def test_curve(result):
         "Supports from the first visits",
     ]
     assert [label.get_text() for label in left.get_xticklabels()] == ["0\n8", "1\n8", "5\n8"]
-    means = result.summary[(result.summary["protocol"] == "first") & (result.summary["method"] == "MAML")]
-    (maml,) = (c for c in right.containers if c.get_label() == "MAML")
+    means = result.summary[(result.summary["protocol"] == "first") & (result.summary["method"] == "fewshot")]
+    (maml,) = (c for c in right.containers if c.get_label() == "fewshot")
     np.testing.assert_allclose(maml.lines[0].get_ydata(orig=False), means.sort_values("shots")["mean"])
-    assert {text.get_text() for text in right.texts} == {"MAML", "pooled ridge", "mixed <slopes>"}
+    assert {text.get_text() for text in right.texts} == {"fewshot", "pooled ridge", "mixed <slopes>"}
 
 
 def test_labels_do_not_overlap(result):

@@ -130,8 +130,8 @@ class AdaptsAndPredicts:
         Returns
         -------
         estimator
-            A new fitted estimator of the same class; this one is unchanged. ``step_scale_`` holds the factor by which the
-            safeguard shrank the steps of each task (1: not at all; 0: the task stayed at the initialisation).
+            A new fitted estimator of the same class; this one is unchanged. Of one algorithm alone, ``step_scale_`` holds the
+            factor by which the safeguard shrank the steps of each task (1: not at all; 0: the task stayed at the initialisation).
 
         Raises
         ------

@@ -31,7 +31,9 @@ __all__ = ["MAMLClassifier"]
 
 @describe(COMMON_PARAMETERS + CLASSIFIER_PARAMETERS)
 class MAMLClassifier(ClassifierMixin, MetaEstimator):
-    """Classifier that adapts to a new task from a few rows by gradient steps from a meta-learned initialisation.
+    """Classifier that adapts to a new task from a few rows, as strongly as that helped on tasks that it was not trained on.
+
+    It mixes a pooled model with several ways to adapt it, or with one of them by name; see `algorithm` and `base`.
 
     {parameters}
 
@@ -39,8 +41,11 @@ class MAMLClassifier(ClassifierMixin, MetaEstimator):
     ----------
     classes_ : ndarray of shape (classes,)
         Class labels; with ``label_space="per_task"`` those of the support that the model was adapted to.
+    adaptation_report_ : AdaptationReport
+        How strongly it adapts at each support size, with what, and what that lost on held-out tasks; unless it is one algorithm
+        alone.
     module_ : torch.nn.Module
-        The network with the meta-learned weights, to take out.
+        The network with the meta-learned weights, to take out; of a mixture that with the most weight, if there is one.
     n_iter_ : int
         Number of meta-steps done.
     history_ : DataFrame

@@ -26,14 +26,19 @@ STANDARDISED = (squared_error, absolute_error, huber)
 
 @describe(COMMON_PARAMETERS)
 class MAMLRegressor(RegressorMixin, MetaEstimator):
-    """Regressor that adapts to a new task from a few rows by gradient steps from a meta-learned initialisation.
+    """Regressor that adapts to a new task from a few rows, as strongly as that helped on tasks that it was not trained on.
+
+    It mixes a pooled model with several ways to adapt it, or with one of them by name; see `algorithm` and `base`.
 
     {parameters}
 
     Attributes
     ----------
+    adaptation_report_ : AdaptationReport
+        How strongly it adapts at each support size, with what, and what that lost on held-out tasks; unless it is one algorithm
+        alone.
     module_ : torch.nn.Module
-        The network with the meta-learned weights, to take out. It predicts the standardised target.
+        The network with the meta-learned weights, to take out; of a mixture that with the most weight, if there is one. It predicts the standardised target.
     n_iter_ : int
         Number of meta-steps done.
     history_ : DataFrame

@@ -76,8 +76,8 @@ def inner_loop_of(estimator: Any, what: str, *, plain: bool = False) -> Inner:
         )
     if hasattr(estimator, "_stack"):
         raise InvalidParameterError(
-            f"estimator: got one that mixes several ways to adapt (adaptation_report_), and {what} reads one inner loop; meta-train "
-            "with base=None and an algorithm by name."
+            f"estimator: got one that mixes several ways to adapt (adaptation_report_), and {what} reads one inner loop; "
+            "meta-train with base=None and an algorithm by name."
         )
     if not hasattr(estimator, "_parameters"):
         raise NotFittedError(

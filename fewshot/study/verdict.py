@@ -19,7 +19,7 @@ from scipy.stats import t
 
 __all__ = ["META", "compare", "decimals_for", "verdict"]
 
-META = "MAML"
+META = "fewshot"
 LEVEL = 0.95
 FEWEST_TASKS = 5  # with fewer test tasks an interval is no evidence, however narrow
 
@@ -102,7 +102,7 @@ def verdict(comparison: pd.DataFrame, error_name: str, task_noun: str = "task", 
     >>> columns = ["protocol", "shots", "baseline", "difference", "low", "high", "n_tasks"]
     >>> said = verdict(pd.DataFrame(rows, columns=columns), "error of dose (mg)", "patient", "visit")
     >>> print(said)  # doctest: +NORMALIZE_WHITESPACE
-    Meta-learning did not pay here: with 5 random visits, mixed slopes is better than MAML by 0.030 [0.010, 0.050]
+    Meta-learning did not pay here: with 5 random visits, mixed slopes is better than fewshot by 0.030 [0.010, 0.050]
     (error of dose (mg), 48 patients, 95 % interval).
     """
     judged = comparison[np.isfinite(comparison["low"].astype(float))]

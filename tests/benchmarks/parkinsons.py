@@ -3,8 +3,8 @@
     python tests/benchmarks/parkinsons.py [--methods auto maml baselines] [--folds 0 1 2 3 4 5]
 
 Six folds of patients; each method is fitted once to the other patients of a fold. Two ways to choose the K recordings: at random,
-scored on the recordings of the patient's other visits; and "first": one recording of each of the first K visits, scored on all later
-visits. Five draws per patient and K. Features of "maml" are standardised on the training patients.
+scored on the recordings of the patient's other visits; and "first": one recording of each of the first K visits, scored on all
+later visits. Five draws per patient and K. Features of "maml" are standardised on the training patients.
 """
 
 import argparse

@@ -60,7 +60,7 @@ def test_a_study_of_both_protocols(two_baselines):
     told = []
     result = run_study(data, StudySettings(**FAST), lambda *said: told.append(said))
     assert result.protocols == ["random", "first"]
-    assert list(dict.fromkeys(result.summary["method"])) == ["MAML", "pooled ridge", "support mean"]
+    assert list(dict.fromkeys(result.summary["method"])) == ["fewshot", "pooled ridge", "support mean"]
     assert set(result.summary["shots"]) == {0, 1, 3}
     assert result.sizes == (6, 2, 4)
     assert len(result.comparison) == 4

@@ -72,14 +72,14 @@ def test_each_protocol_and_fold_has_its_own_baseline():
 def test_paid():
     said = sentence(scores({META: 1.0, "ridge": 1.2}))
     assert said.startswith("Meta-learning paid here: with ")
-    assert "MAML is better than ridge by 0.19" in said
+    assert "fewshot is better than ridge by 0.19" in said
     assert "it is better in 2 of 2 comparisons and worse in none" in said
     assert "error of dose (mg), 20 patients" in said
 
 
 def test_did_not_pay():
     said = sentence(scores({META: 1.2, "ridge": 1.0, "poor": 3.0}, shots=(5,)))
-    assert said.startswith("Meta-learning did not pay here: with 5 random visits, ridge is better than MAML by 0.2")
+    assert said.startswith("Meta-learning did not pay here: with 5 random visits, ridge is better than fewshot by 0.2")
     assert said.endswith("95 % interval).")
 
 
@@ -98,8 +98,8 @@ def test_paid_in_part():
         ]
     )
     said = sentence(frame)
-    assert said.startswith("Meta-learning paid in part: with the first visit, MAML is better than ridge")
-    assert "but with 5 random visits, ridge is better than MAML" in said
+    assert said.startswith("Meta-learning paid in part: with the first visit, fewshot is better than ridge")
+    assert "but with 5 random visits, ridge is better than fewshot" in said
 
 
 @pytest.mark.parametrize("n", [1, 4])
