@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 from ..errors import InvalidParameterError
 from ._base import Baseline
 from ._linear import standardizer
+from .boosted_mixed import BOOSTING, BoostedMixedEffects
 from .fine_tuned import FineTunedNetwork
 from .mixed_effects import MixedEffects
 from .mixed_logistic import GRID, MixedLogistic
@@ -20,8 +21,6 @@ from .support_mean import SupportMean
 __all__ = ["default_baselines"]
 
 ALPHAS = np.logspace(-1, 5, 7).tolist()
-# Early stopping would hold out rows of seen tasks; the number of trees is chosen over tasks instead.
-BOOSTING = {"max_iter": [30, 100], "max_leaf_nodes": [7, 31]}
 
 
 def default_baselines(kind: str, random_state: int | None = None) -> dict[str, Baseline]:
@@ -44,7 +43,7 @@ def default_baselines(kind: str, random_state: int | None = None) -> dict[str, B
     --------
     >>> list(default_baselines("regression"))  # doctest: +NORMALIZE_WHITESPACE
     ['pooled ridge', 'pooled boosting', 'support ridge', 'support mean', 'mixed intercept', 'mixed slopes',
-     'fine-tuned network']
+     'boosting + intercepts', 'fine-tuned network']
     >>> list(default_baselines("classification"))  # doctest: +NORMALIZE_WHITESPACE
     ['pooled logistic', 'pooled boosting', 'support logistic', 'support mean', 'mixed intercept',
      'fine-tuned network']
@@ -58,6 +57,7 @@ def default_baselines(kind: str, random_state: int | None = None) -> dict[str, B
             "support mean": SupportMean(),
             "mixed intercept": MixedEffects("intercept"),
             "mixed slopes": MixedEffects("slopes"),
+            "boosting + intercepts": BoostedMixedEffects(random_state=random_state),
             "fine-tuned network": FineTunedNetwork(random_state=random_state),
         }
     if kind == "classification":

@@ -38,7 +38,8 @@ class MAMLRegressor(RegressorMixin, MetaEstimator):
         How strongly it adapts at each support size, with what, and what that lost on held-out tasks; unless it is one algorithm
         alone.
     module_ : torch.nn.Module
-        The network with the meta-learned weights, to take out; of a mixture that with the most weight, if there is one. It predicts the standardised target.
+        The network with the meta-learned weights, to take out; of a mixture that with the most weight, if there is
+        one. It predicts the standardised target.
     n_iter_ : int
         Number of meta-steps done.
     history_ : DataFrame

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fewshot.baselines import (
+    BoostedMixedEffects,
     MixedEffects,
     MixedLogistic,
     PooledModel,
@@ -37,6 +38,7 @@ REGRESSORS = [
     RefittedModel(Ridge(), 3.0),
     MixedEffects(),
     MixedEffects("slopes"),
+    BoostedMixedEffects(random_state=0),
 ]
 CLASSIFIERS = [
     PooledModel(LogisticRegression()),
