@@ -193,7 +193,7 @@ def compare(
     settings = dict(shots=sizes, support=support, scoring=scoring, n_jobs=n_jobs)
     columns = table.columns(np.arange(table.n_rows))
     scores = evaluate_few_shot({**method, **rivals}, **columns, draws=draws, cv=folds, random_state=seed, **settings)
-    chosen = [_chosen(rivals, table.columns(train), seed, settings) for train, _ in folds]
+    chosen = [_chosen(rivals, table.columns(np.asarray(train)), seed, settings) for train, _ in folds]
     fold_of = {label: i for i, (_, test) in enumerate(folds) for label in table.labels[np.unique(table.codes[test])]}
     (metric,) = scorers
     rows = [
@@ -218,11 +218,12 @@ def _chosen(rivals: dict[str, Any], columns: dict[str, Any], seed: int, settings
     means = (
         frame.groupby(["shots", "method", "task"], sort=False)["value"].mean().groupby(level=[0, 1], sort=False).mean()
     )
-    best = {k: part.droplevel(0).idxmax() for k, part in means.groupby(level=0)}
+    best = {k: str(part.droplevel(0).idxmax()) for k, part in means.groupby(level=0)}
     last = next(iter(rivals))
-    found = {}
+    found: dict[int, str] = {}
     for k in settings["shots"]:  # a size that no training task allows has the choice at the one before
-        found[k] = last = best.get(k, last)
+        last = best.get(k, last)
+        found[k] = last
     return found
 
 
