@@ -21,6 +21,7 @@ LAYERS = [
     "networks",
     "normalization",
     "losses",
+    "_reml",
     "step_sizes",
     "inner_optimizers",
     "adaptation",

@@ -9,10 +9,10 @@ import numpy.typing as npt
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingRegressor
 
+from .._reml import Moments, blup, estimate, products_by_task
 from ..errors import InvalidDataError
 from ._base import Baseline
 from ._linear import fit_weighted
-from ._reml import Moments, blup, estimate, products_by_task
 from ._table import Table
 from ._tuning import held_out_folds
 from .pooled import PooledModel

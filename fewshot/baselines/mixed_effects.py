@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._reml import Floats, Moments, blup, estimate, products_by_task
 from ..errors import InvalidDataError, InvalidParameterError
 from ._base import Baseline
 from ._linear import fit_weighted, standardizer
-from ._reml import Floats, Moments, blup, estimate, products_by_task
 from ._table import Table
 
 __all__ = ["MixedEffects"]

@@ -13,9 +13,9 @@ from scipy.special import logsumexp, softmax
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
+from .._reml import products_by_task
 from ._base import Baseline
 from ._linear import fit_weighted, standardizer
-from ._reml import products_by_task
 from ._table import Table
 from ._tuning import held_out_folds
 from .pooled import PooledModel

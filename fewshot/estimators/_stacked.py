@@ -11,7 +11,17 @@ from sklearn.base import clone, is_classifier, is_regressor
 from ..algorithms import ALGORITHMS, STACKS
 from ..errors import InvalidParameterError
 from ..losses import absolute_error, cross_entropy, huber, squared_error
-from ..stacking import CLASSES, VALUES, FisherPrior, GaussianProcessMember, Member, NetworkMember, Response, StackFit
+from ..stacking import (
+    CLASSES,
+    VALUES,
+    FisherPrior,
+    GaussianProcessMember,
+    Member,
+    MixedSlopes,
+    NetworkMember,
+    Response,
+    StackFit,
+)
 from ..tasks import TaskSet
 
 __all__ = ["is_stacked", "start_fit"]
@@ -19,6 +29,7 @@ __all__ = ["is_stacked", "start_fit"]
 LOSSES = (squared_error, absolute_error, huber, cross_entropy)
 ROWS_OF_A_PART = 40  # where all rows are one task, which is cut into parts
 MOST_PARTS = 10
+MOST_RANDOM_SLOPES = 60  # more take minutes to estimate
 FEWEST_FOR_TRAINING = 3  # tasks: two train and one judges
 FEWEST_FOR_NETWORKS = 5
 ROWS_PER_META_STEP = 4
@@ -87,7 +98,7 @@ def start_fit(estimator: Any, task_set: TaskSet, n_outputs: int, seed: int) -> S
         Seed of everything random.
     """
     response = CLASSES if is_classifier(estimator) else VALUES
-    members = _members(estimator, response, task_set.n_rows, task_set.n_tasks)
+    members = _members(estimator, response, task_set.n_rows, task_set.n_tasks, task_set.x.shape[1])
     if task_set.n_tasks == 1:
         task_set = _in_parts(task_set, seed)
     return StackFit(response, n_outputs, estimator.base, members, task_set, seed, estimator.support)
@@ -112,7 +123,7 @@ def _in_parts(task_set: TaskSet, seed: int) -> TaskSet:
     )
 
 
-def _members(estimator: Any, response: Response, n_rows: int, n_tasks: int) -> list[Member]:
+def _members(estimator: Any, response: Response, n_rows: int, n_tasks: int, n_features: int) -> list[Member]:
     """Members for the algorithm that was asked for; "auto" tries no more than the tasks can tell apart."""
     from_base = estimator.base is not None
     if estimator.algorithm not in STACKS:
@@ -123,6 +134,8 @@ def _members(estimator: Any, response: Response, n_rows: int, n_tasks: int) -> l
         return members[:1]
     if n_tasks < FEWEST_FOR_TRAINING:
         return members
+    if not response.classifies and n_features <= MOST_RANDOM_SLOPES:
+        members.append(MixedSlopes(response))
     low, high = META_STEPS
     steps = int(np.clip(n_rows // ROWS_PER_META_STEP, low, high))
     if estimator.max_iter is not None:

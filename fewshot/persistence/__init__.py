@@ -24,7 +24,15 @@ from ..inference import AdaptedTasks
 from ..metagradient import MetaParameters
 from ..pipeline import MetaPipeline
 from ..serialization import Packer, Unpacker, describe, join, read, write
-from ..stacking import AdaptationReport, FisherPrior, GaussianProcessMember, NetworkMember, Stack, StackState
+from ..stacking import (
+    AdaptationReport,
+    FisherPrior,
+    GaussianProcessMember,
+    MixedSlopes,
+    NetworkMember,
+    Stack,
+    StackState,
+)
 from ..stacking.base import PooledMixture
 from ..stacking.responses import Classes, Values
 from ._estimators import Builder, UsersModule, from_state, to_state
@@ -207,7 +215,7 @@ for _cls in (Adaptation, AdaptedState, AdaptedTasks, MetaParameters, MetaPipelin
     register(_cls, _cls.__name__)
 for _cls in (AdaptationReport, Classes, PooledMixture, Stack, StackState, Values):
     register(_cls, _cls.__name__)
-for _cls in (FisherPrior, GaussianProcessMember, NetworkMember):
+for _cls in (FisherPrior, GaussianProcessMember, MixedSlopes, NetworkMember):
     register(_cls, _cls.__name__, to_state=attributes_of, from_state=from_attributes)
 for _cls in (MAMLClassifier, MAMLRegressor):
     register(_cls, _cls.__name__, to_state=to_state, from_state=from_state)

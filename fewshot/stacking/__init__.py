@@ -4,6 +4,7 @@ from .fisher import FisherPrior
 from .fit import StackFit
 from .gaussian_process import GaussianProcessMember
 from .members import Member
+from .mixed import MixedSlopes
 from .network import NetworkMember
 from .report import AdaptationReport, report_on
 from .responses import CLASSES, VALUES, Response
@@ -16,6 +17,7 @@ __all__ = [
     "FisherPrior",
     "GaussianProcessMember",
     "Member",
+    "MixedSlopes",
     "NetworkMember",
     "Response",
     "Stack",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..tasks import TaskSet
 from .responses import Response
 
-__all__ = ["Member", "State"]
+__all__ = ["Member"]
 
 Floats = npt.NDArray[np.float64]
 State = dict[str, Any]

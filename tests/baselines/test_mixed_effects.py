@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 import pytest
 
+from fewshot._reml import Moments, products_by_task, restricted_likelihood
 from fewshot.baselines import MixedEffects
-from fewshot.baselines._reml import Moments, products_by_task, restricted_likelihood
 from fewshot.errors import InvalidDataError, InvalidParameterError
 
 sm = pytest.importorskip("statsmodels.regression.mixed_linear_model")
