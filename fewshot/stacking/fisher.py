@@ -11,6 +11,7 @@ The penalty enters the information as that of one row would, so that columns tha
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,10 +19,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..tasks import TaskSet
+from ..tasks import Rows, TaskSet
 from .base import task_codes
 from .members import State
-from .posterior import dual_of_classes, dual_of_values, half_inverse
+from .posterior import (
+    coefficients_of_two_classes,
+    coefficients_of_values,
+    dual_of_classes,
+    dual_of_values,
+    half_inverse,
+)
 from .responses import Response
 
 __all__ = ["FisherPrior"]
@@ -73,9 +80,7 @@ class FisherPrior:
         information = (x - centre).T @ ((x - centre) * weight[:, None])
         information += RIDGE * max(np.trace(information) / x.shape[1], 1e-9) * np.eye(x.shape[1])
         self.centre = centre
-        self.whitener = np.linalg.inv(
-            np.linalg.cholesky(information)
-        ).T  # z = (x - centre) whitener: z z' = x F_1^{-1} x'
+        self.whitener = np.linalg.inv(np.linalg.cholesky(information)).T
 
     def _whitened(self, x: Floats) -> Floats:
         z: Floats = (x - self.centre) @ self.whitener
@@ -85,23 +90,32 @@ class FisherPrior:
         """Find each task's coefficients in every cell of the grid, by Newton's method where the response is a class."""
         rows = replace(support, extra={"offset": torch.from_numpy(offset)}).rows(np.arange(support.n_tasks))
         z = torch.from_numpy(self._whitened(rows.x.flatten(0, 1).numpy()).reshape(*rows.x.shape[:2], -1))
-        lines, ones = z @ z.transpose(1, 2), torch.ones(1, 1, dtype=z.dtype)
+        one = torch.ones(*z.shape[:2], 1, dtype=z.dtype)
         coefficients, intercepts = [], []
         for omega, tau in self.grid:
             # Variances are in units of the noise, since its variance is the unit of the information.
-            k = self.noise * omega * lines + tau * ones
-            dual = self._dual(k, rows.extra["offset"], rows.y, rows.weight)
-            coefficients.append(self.noise * omega * (z.transpose(1, 2) @ dual))
-            intercepts.append(tau * dual.sum(1))
+            scales = math.sqrt(self.noise * omega), math.sqrt(tau)
+            found = self._coefficients(torch.cat([scales[0] * z, scales[1] * one], 2), rows)
+            coefficients.append(scales[0] * found[:, :-1])
+            intercepts.append(scales[1] * found[:, -1])
         return {
             "coefficients": torch.stack(coefficients, 1).numpy(),  # (tasks, variants, features, outputs)
             "intercepts": torch.stack(intercepts, 1).numpy(),
         }
 
-    def _dual(self, k: Tensor, offset: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        if self.response.classifies:
-            return dual_of_classes(k, offset, y, weight)
-        return dual_of_values(half_inverse(k, (weight / self.noise).sqrt()), y - offset)
+    def _coefficients(self, features: Tensor, rows: Rows) -> Tensor:
+        """Coefficients with the prior N(0, I), through the smaller of the two: rows or features."""
+        offset, many = rows.extra["offset"], features.shape[1] > features.shape[2]
+        if not self.response.classifies:
+            residual, precision = rows.y - offset, rows.weight / self.noise
+            if many:
+                return coefficients_of_values(features, precision, residual)
+            half = half_inverse(features @ features.transpose(1, 2), precision.sqrt())
+            return features.transpose(1, 2) @ dual_of_values(half, residual)
+        if many and offset.shape[2] == 2:
+            return coefficients_of_two_classes(features, offset, rows.y, rows.weight)
+        dual = dual_of_classes(features @ features.transpose(1, 2), offset, rows.y, rows.weight)
+        return features.transpose(1, 2) @ dual
 
     def predict(self, state: State, x: Floats, task: npt.NDArray[np.int64], offset: Floats) -> Floats:
         """Predict with every cell's coefficients."""

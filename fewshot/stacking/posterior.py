@@ -12,12 +12,19 @@ Rasmussen, Williams (2006), Gaussian processes for machine learning, algorithms 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-__all__ = ["dual_of_classes", "dual_of_values", "half_inverse"]
+__all__ = [
+    "coefficients_of_two_classes",
+    "coefficients_of_values",
+    "dual_of_classes",
+    "dual_of_values",
+    "half_inverse",
+]
 
 NEWTON_STEPS = 50
 FARTHEST = (
@@ -63,6 +70,45 @@ def dual_of_classes(covariance: Tensor, offset: Tensor, y: Tensor, weight: Tenso
         return torch.cat([-dual, dual], -1)
     observed = torch.nn.functional.one_hot(y, offset.shape[-1]).to(offset)
     return _mode(_newton, covariance, offset, observed, weight)
+
+
+def coefficients_of_values(features: Tensor, precision: Tensor, residual: Tensor) -> Tensor:
+    """Coefficients with the prior N(0, I), where there are more rows than features: the same deviation as by dual weights.
+
+    Parameters
+    ----------
+    features : Tensor of shape (..., n, p)
+        Whose products are the covariance.
+    precision : Tensor of shape (..., n)
+        W / sigma^2.
+    residual : Tensor of shape (..., n, outputs)
+        What the offset leaves.
+
+    Returns
+    -------
+    Tensor of shape (..., p, outputs)
+    """
+    weighted = (features * precision[..., None]).transpose(-1, -2)
+    eye = torch.eye(features.shape[-1], dtype=features.dtype)
+    found: Tensor = torch.linalg.solve(weighted @ features + eye, weighted @ residual)
+    return found
+
+
+def coefficients_of_two_classes(features: Tensor, offset: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """Return the coefficients at the mode; shapes as of :func:`coefficients_of_values` and :func:`dual_of_classes`."""
+    wide = math.sqrt(2) * features  # of the difference of two logits, which has twice the variance
+    apart, observed = (offset[..., 1] - offset[..., 0])[..., None], y.to(offset)[..., None]
+    w, eye = weight[..., None], torch.eye(features.shape[-1], dtype=features.dtype)
+    found = torch.zeros(*features.shape[:-2], features.shape[-1], 1, dtype=features.dtype)
+    for _ in range(NEWTON_STEPS):
+        p = torch.sigmoid(apart + wide @ found)
+        gradient = wide.transpose(-1, -2) @ (w * (observed - p)) - found
+        step = torch.linalg.solve(wide.transpose(-1, -2) @ (w * p * (1 - p) * wide) + eye, gradient)
+        size = (wide @ step).abs().amax((-1, -2), keepdim=True)
+        found = found + step / (size / FARTHEST).clamp(min=1)
+        if float(size.max()) < CONVERGED:
+            break
+    return torch.cat([-found, found], -1) / math.sqrt(2)
 
 
 def _mode(

@@ -6,7 +6,13 @@ import torch
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
-from fewshot.stacking.posterior import dual_of_classes, dual_of_values, half_inverse
+from fewshot.stacking.posterior import (
+    coefficients_of_two_classes,
+    coefficients_of_values,
+    dual_of_classes,
+    dual_of_values,
+    half_inverse,
+)
 
 F64 = torch.float64
 
@@ -73,6 +79,19 @@ def test_two_classes_without_offset_are_ridge_logistic_regression():
     )
     coefficients = z.T @ (dual[0, :, 1] - dual[0, :, 0]) / penalty / 2
     np.testing.assert_allclose(coefficients.numpy(), expected, rtol=1e-5)
+
+
+def test_coefficients_give_the_deviation_of_the_dual_weights():
+    rng = np.random.default_rng(0)
+    features = torch.from_numpy(rng.normal(size=(4, 30, 5)))
+    offset, weight = (torch.from_numpy(rng.uniform(size=shape)) for shape in ((4, 30, 2), (4, 30)))
+    weight[:, 25:] = 0.0
+    y = torch.from_numpy(rng.integers(2, size=(4, 30)))
+    covariance = features @ features.transpose(1, 2)
+    by_dual = covariance @ dual_of_classes(covariance, offset, y, weight)
+    torch.testing.assert_close(features @ coefficients_of_two_classes(features, offset, y, weight), by_dual)
+    by_dual = covariance @ dual_of_values(half_inverse(covariance, weight.sqrt()), offset)
+    torch.testing.assert_close(features @ coefficients_of_values(features, weight, offset), by_dual)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
