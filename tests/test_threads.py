@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fewshot.threads import SMALL, threads_for
+from fewshot.threads import SMALL, one_thread, threads_for
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +40,15 @@ def test_an_error_puts_the_threads_back():
     with pytest.raises(KeyError), threads_for(1, 1):
         raise KeyError
     assert torch.get_num_threads() == 2
+
+
+def test_one_thread_everywhere_and_back_again():
+    from threadpoolctl import threadpool_info
+
+    torch.set_num_threads(2)
+    before = [pool["num_threads"] for pool in threadpool_info()]
+    with one_thread():
+        assert torch.get_num_threads() == 1
+        assert {pool["num_threads"] for pool in threadpool_info()} == {1}
+    assert torch.get_num_threads() == 2
+    assert [pool["num_threads"] for pool in threadpool_info()] == before
