@@ -11,17 +11,16 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from .._reml import Moments, blup, estimate, products_by_task
 from ..errors import InvalidDataError
+from ..stacking.base import BOOSTING
 from ._base import Baseline
 from ._linear import fit_weighted
 from ._table import Table
 from ._tuning import held_out_folds
 from .pooled import PooledModel
 
-__all__ = ["BOOSTING", "BoostedMixedEffects"]
+__all__ = ["BoostedMixedEffects"]
 
 Floats = npt.NDArray[np.float64]
-# Early stopping would hold out rows of seen tasks; the number of trees is chosen over tasks instead.
-BOOSTING = {"max_iter": [30, 100], "max_leaf_nodes": [7, 31]}
 
 
 class BoostedMixedEffects(Baseline):

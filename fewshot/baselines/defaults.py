@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 
 from ..errors import InvalidParameterError
+from ..stacking.base import ALPHAS, BOOSTING
 from ._base import Baseline
 from ._linear import standardizer
-from .boosted_mixed import BOOSTING, BoostedMixedEffects
+from .boosted_mixed import BoostedMixedEffects
 from .fine_tuned import FineTunedNetwork
 from .mixed_effects import MixedEffects
 from .mixed_logistic import GRID, MixedLogistic
@@ -19,8 +19,6 @@ from .support import SupportModel
 from .support_mean import SupportMean
 
 __all__ = ["default_baselines"]
-
-ALPHAS = np.logspace(-1, 5, 7).tolist()
 
 
 def default_baselines(kind: str, random_state: int | None = None) -> dict[str, Baseline]:
@@ -51,9 +49,11 @@ def default_baselines(kind: str, random_state: int | None = None) -> dict[str, B
     if kind == "regression":
         boosting = HistGradientBoostingRegressor(early_stopping=False, random_state=random_state)
         return {
-            "pooled ridge": PooledModel(make_pipeline(standardizer(), Ridge()), param_grid={"ridge__alpha": ALPHAS}),
+            "pooled ridge": PooledModel(
+                make_pipeline(standardizer(), Ridge()), param_grid={"ridge__alpha": list(ALPHAS)}
+            ),
             "pooled boosting": PooledModel(boosting, param_grid=BOOSTING),
-            "support ridge": SupportModel(Ridge(), param_grid={"alpha": ALPHAS}, random_state=random_state),
+            "support ridge": SupportModel(Ridge(), param_grid={"alpha": list(ALPHAS)}, random_state=random_state),
             "support mean": SupportMean(),
             "mixed intercept": MixedEffects("intercept"),
             "mixed slopes": MixedEffects("slopes"),

@@ -31,6 +31,7 @@ NEGLIGIBLE = 0.02  # a candidate with less weight is dropped
 ALPHAS = tuple(float(a) for a in np.logspace(-1, 5, 7))
 CS = tuple(float(c) for c in np.logspace(-4, 1, 6))
 FEWEST_FOR_BOOSTING = 300
+# Early stopping would hold out rows of seen tasks; the number of trees is chosen over tasks instead.
 BOOSTING = {"max_iter": [30, 100], "max_leaf_nodes": [7, 31]}
 
 

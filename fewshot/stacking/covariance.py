@@ -23,16 +23,16 @@ __all__ = ["covariance", "starting_values", "variances"]
 Hyperparameters = dict[str, Tensor]
 
 
-def starting_values(n_features: int, scale: float = 1.0) -> Hyperparameters:
-    """Return logarithms of the constants to start from, for a deviation of variance about `scale`."""
+def starting_values(n_features: int) -> Hyperparameters:
+    """Return logarithms of the constants to start from, for a deviation of variance about one."""
     each = torch.ones(n_features, dtype=torch.float64) / n_features
     one = torch.ones((), dtype=torch.float64)
     return {
-        "constant": (scale * one).log(),
-        "line": (0.1 * scale * each).log(),
-        "curve": (0.3 * scale * each).log(),
+        "constant": one.log(),
+        "line": (0.1 * each).log(),
+        "curve": (0.3 * each).log(),
         "curve_length": torch.zeros(n_features, dtype=torch.float64),
-        "joint": (0.3 * scale * one).log(),
+        "joint": (0.3 * one).log(),
         "joint_length": torch.full((n_features,), 0.5 * math.log(n_features) + 0.3, dtype=torch.float64),
         "noise": (0.1 * one).log(),
     }

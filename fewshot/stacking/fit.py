@@ -26,7 +26,7 @@ from ..tasks import TaskSet
 from .base import PooledBase, candidate_models, task_codes
 from .folds import draw_episodes, folds_of, support_sizes
 from .members import Member
-from .responses import Response
+from .responses import Response, TaskLosses
 from .stack import Stack, column_ranges
 from .weights import ROWS_PER_TASK, bootstrap_weights, stacking_weights
 
@@ -173,7 +173,7 @@ class StackFit:
             return
         most: dict[str, float] = {}
         for k in self._sizes(self.pool.n_tasks * len(self.judged) / self.n_folds):
-            weights = self._weights(k)[0]
+            weights = self._weights(k, *self._losses(k))
             for name, columns in column_ranges(self.members).items():
                 most[name] = max(most.get(name, 0.0), float(weights[columns].sum()))
         names = [m.name for m in self.members if m.expensive and most.get(m.name, 0.0) < DROPPED_BELOW]
@@ -193,8 +193,9 @@ class StackFit:
         sizes = self._sizes(self.pool.n_tasks)
         weights, losses = [], {}
         for k in sizes:
-            w, losses[k] = self._weights(k)
-            weights.append(w)
+            table_of_losses, there = self._losses(k)
+            weights.append(self._weights(k, table_of_losses, there))
+            losses[k] = self._held_out_losses(table_of_losses, there)
         n_columns = 1 + sum(len(m.variants) for m in self.members)
         table = np.array(weights).reshape(len(sizes), n_columns)
         useful = {n for n, c in column_ranges(self.members).items() if table[:, c].sum(1).max(initial=0.0) > 1e-3}
@@ -252,20 +253,25 @@ class StackFit:
         judges = {k: sum(len(np.unique(part[k][2])) for part in self.judged if k in part) for k in every}
         return [k for k in every if judges[k] >= max(2, n_tasks / 2)]
 
-    def _weights(self, k: int) -> tuple[Floats, dict[str, float]]:
-        """Weights at one support size, and the losses of the columns, by name, and of the mixture on held-out tasks."""
+    def _losses(self, k: int) -> tuple[TaskLosses, npt.NDArray[np.bool_]]:
+        """Losses of mixtures at one support size, and which tasks were judged there."""
         parts = [part[k] for part in self.judged if k in part]
         predictions, y, task = (np.concatenate(c) for c in zip(*parts, strict=True))
-        n_tasks, likelihood = self.pool.n_tasks, self.response.classifies
-        table = self.response.losses(predictions, y, task, n_tasks)
-        there = np.bincount(task, minlength=n_tasks) > 0
-        prior = self._prior()
-        weights = bootstrap_weights(table, there, prior, self._rng(30, k), likelihood=likelihood)
+        n_tasks = self.pool.n_tasks
+        return self.response.losses(predictions, y, task, n_tasks), np.bincount(task, minlength=n_tasks) > 0
+
+    def _weights(self, k: int, table: TaskLosses, there: npt.NDArray[np.bool_]) -> Floats:
+        """Weights of the columns at one support size."""
+        likelihood = self.response.classifies
+        return bootstrap_weights(table, there, self._prior(), self._rng(30, k), likelihood=likelihood)
+
+    def _held_out_losses(self, table: TaskLosses, there: npt.NDArray[np.bool_]) -> dict[str, float]:
+        """Mean losses of the columns, by name, and of the mixture under weights that a task had no part in."""
+        prior, likelihood = self._prior(), self.response.classifies
         even = there / there.sum()
-        ranges = column_ranges(self.members)
-        each = np.array([even @ table.value_and_gradient(one)[0] for one in np.eye(len(weights))])
-        losses = {name: float(each[columns].min()) for name, columns in ranges.items()}
-        own = np.zeros(n_tasks)  # the loss of each task under weights that it had no part in
+        each = np.array([even @ table.value_and_gradient(one)[0] for one in np.eye(len(prior))])
+        losses = {name: float(each[columns].min()) for name, columns in column_ranges(self.members).items()}
+        own = np.zeros(len(there))
         for fold in np.unique(self.folds[there]):
             others = there & (self.folds != fold)
             w = prior / prior.sum()
@@ -274,7 +280,7 @@ class StackFit:
                 w = stacking_weights(table, others / others.sum(), prior, n, likelihood=likelihood)
             mine = there & (self.folds == fold)
             own[mine] = table.value_and_gradient(w)[0][mine]
-        return weights, losses | {"stack": float(even @ own)}
+        return losses | {"stack": float(even @ own)}
 
     def _prior(self) -> Floats:
         """Prior mass of the columns: half for the base, the rest shared by the members, and by the variants of each."""

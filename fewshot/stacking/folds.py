@@ -60,10 +60,9 @@ def folds_of(n_tasks: int, rng: np.random.Generator) -> Ints:
     return rng.permutation(np.arange(n_tasks) % n_folds)
 
 
-def support_sizes(sizes: Ints, most: int | None = None) -> list[int]:
+def support_sizes(sizes: Ints) -> list[int]:
     """Return the support sizes that at least half of the tasks, and two of them, can be judged at."""
-    enough = [k for k in SIZES if (sizes > k).sum() >= max(2, len(sizes) / 2)]
-    return [k for k in enough if most is None or k <= most]
+    return [k for k in SIZES if (sizes > k).sum() >= max(2, len(sizes) / 2)]
 
 
 def draw_episodes(

@@ -27,9 +27,8 @@ __all__ = [
 ]
 
 NEWTON_STEPS = 50
-FARTHEST = (
-    4.0  # change of a logit in one step: far from the mode the likelihood is nearly linear, and Newton overshoots
-)
+# Change of a logit in one step: far from the mode the likelihood is nearly linear, and Newton overshoots.
+FARTHEST = 4.0
 CONVERGED = 1e-9
 
 
@@ -144,9 +143,8 @@ def _newton(covariance: Tensor, offset: Tensor, observed: Tensor, weight: Tensor
     """Dual weights after one step from this deviation."""
     p = torch.softmax(offset + deviation, -1)
     w = weight[..., None]
-    curved = w * (
-        p * deviation - p * (p * deviation).sum(-1, keepdim=True)
-    )  # the likelihood's curvature times the deviation
+    # The likelihood's curvature times the deviation.
+    curved = w * (p * deviation - p * (p * deviation).sum(-1, keepdim=True))
     target = curved + w * (observed - p)
     root = (w.sqrt() * p.sqrt()).transpose(-1, -2)  # (..., classes, n); weights may be 0, but have no derivative
     half = half_inverse(covariance.unsqueeze(-3), root)
