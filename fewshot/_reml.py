@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
 
-__all__ = ["Moments", "Variances", "blup", "estimate", "products_by_task", "restricted_likelihood"]
+__all__ = ["Moments", "Variances", "blup", "estimate", "moments", "products_by_task", "restricted_likelihood"]
 
 Floats = npt.NDArray[np.float64]
 LOG_RATIO = (-16.0, 10.0)  # beyond these an effect is absent, or as good as unpenalised
@@ -65,6 +65,37 @@ def products_by_task(a: Floats, b: Floats, codes: npt.NDArray[np.int64], n_tasks
     for task, (start, end) in enumerate(pairwise([0, *ends])):
         out[task] = a[start:end].T @ b[start:end]
     return out
+
+
+def moments(x: Floats, n_random: int, y: Floats, weight: Floats, codes: npt.NDArray[np.int64], n_tasks: int) -> Moments:
+    """Work out the products for columns of which the first `n_random` vary from task to task.
+
+    Parameters
+    ----------
+    x : ndarray of shape (rows, d)
+        Columns, a column of ones among them if there is an intercept.
+    n_random : int
+        How many have random effects.
+    y : ndarray of shape (rows,)
+        Targets.
+    weight : ndarray of shape (rows,)
+        Row weights; rows of weight 0 do not count.
+    codes : ndarray of int, shape (rows,)
+        Task of each row.
+    n_tasks : int
+        Number of tasks.
+    """
+    weighted = x * weight[:, None]
+    within = products_by_task(x[:, :n_random], np.column_stack([weighted, weight * y]), codes, n_tasks)
+    return Moments(
+        n=int((weight > 0).sum()),
+        yy=float((weight * y * y).sum()),
+        xy=weighted.T @ y,
+        xx=x.T @ weighted,
+        zz=within[:, :, :n_random],
+        zx=within[:, :, :-1],
+        zy=within[:, :, -1],
+    )
 
 
 def _profile(log_ratios: Floats, m: Moments) -> tuple[float, Floats, Floats, float]:

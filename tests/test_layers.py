@@ -22,6 +22,7 @@ LAYERS = [
     "normalization",
     "losses",
     "_reml",
+    "_weighted_fit",
     "step_sizes",
     "inner_optimizers",
     "adaptation",

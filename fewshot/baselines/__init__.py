@@ -1,5 +1,6 @@
 """Baselines with the same verbs as the meta-estimators: what few-shot adaptation has to beat."""
 
+from .biased import BiasedRegularization
 from .boosted_mixed import BoostedMixedEffects
 from .defaults import default_baselines
 from .fine_tuned import FineTunedNetwork
@@ -11,6 +12,7 @@ from .support import SupportModel
 from .support_mean import SupportMean
 
 __all__ = [
+    "BiasedRegularization",
     "BoostedMixedEffects",
     "FineTunedNetwork",
     "MixedEffects",

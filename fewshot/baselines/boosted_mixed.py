@@ -9,11 +9,11 @@ import numpy.typing as npt
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from .._reml import Moments, blup, estimate, products_by_task
+from .._reml import blup, estimate, moments, products_by_task
+from .._weighted_fit import fit_weighted
 from ..errors import InvalidDataError
 from ..stacking.base import BOOSTING
 from ._base import Baseline
-from ._linear import fit_weighted
 from ._table import Table
 from ._tuning import held_out_folds
 from .pooled import PooledModel
@@ -76,13 +76,7 @@ class BoostedMixedEffects(Baseline):
             residual[test] -= other.predict(table.columns(test)["X"])
         w = np.ones(table.n_rows) if table.weight is None else table.weight
         one = np.ones((table.n_rows, 1))
-        products = products_by_task(one, np.column_stack([w, w * residual]), table.codes, len(table.labels))
-        level, squares = products[:, :, :1], float((w * residual**2).sum())
-        found = estimate(
-            Moments(
-                int((w > 0).sum()), squares, products[:, 0, 1:].sum(0), level.sum(0), level, level, products[:, :, 1]
-            )
-        )
+        found = estimate(moments(one, 1, residual, w, table.codes, len(table.labels)))
         self.noise_variance_ = found.noise
         self.random_variance_ = float(found.ratios[0] * found.noise)
         self._level, self._ratios = float(found.beta[0]), found.ratios

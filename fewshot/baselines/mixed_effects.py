@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._reml import Floats, Moments, blup, estimate, products_by_task
+from .._reml import Floats, blup, estimate, moments, products_by_task
+from .._weighted_fit import fit_weighted
 from ..errors import InvalidDataError, InvalidParameterError
 from ._base import Baseline
-from ._linear import fit_weighted, standardizer
+from ._linear import standardizer
 from ._table import Table
 
 __all__ = ["MixedEffects"]
@@ -75,23 +76,10 @@ class MixedEffects(Baseline):
                 f"X: got n_samples={n} for n_features={d - 1} and an intercept; a mixed model needs more rows than that: add "
                 "rows or drop features."
             )
-        z = x[:, : self._n_random(d)]
-        weighted = x if table.weight is None else x * table.weight[:, None]
         w = np.ones(n) if table.weight is None else table.weight
         # Centred targets: sums of squares keep their digits when the level is far from 0.
         self._center = float(np.average(y, weights=w))
-        y = y - self._center
-        zx = products_by_task(z, np.column_stack([weighted, w * y]), table.codes, len(table.labels))
-        moments = Moments(
-            n=int((w > 0).sum()),
-            yy=float((w * y * y).sum()),
-            xy=weighted.T @ y,
-            xx=x.T @ weighted,
-            zz=zx[:, :, : z.shape[1]],
-            zx=zx[:, :, :d],
-            zy=zx[:, :, d],
-        )
-        found = estimate(moments)
+        found = estimate(moments(x, self._n_random(d), y - self._center, w, table.codes, len(table.labels)))
         self.noise_variance_ = found.noise
         self.random_variances_ = found.ratios * found.noise
         self.fixed_effects_ = found.beta

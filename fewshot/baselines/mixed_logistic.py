@@ -14,8 +14,9 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 from .._reml import products_by_task
+from .._weighted_fit import fit_weighted
 from ._base import Baseline
-from ._linear import fit_weighted, standardizer
+from ._linear import standardizer
 from ._table import Table
 from ._tuning import held_out_folds
 from .pooled import PooledModel

@@ -11,8 +11,8 @@ from sklearn.base import clone, is_classifier
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 
+from .._weighted_fit import fit_weighted
 from ._base import Baseline
-from ._linear import fit_weighted
 from ._table import Table
 from ._tuning import candidates, tune
 

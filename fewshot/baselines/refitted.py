@@ -11,9 +11,9 @@ import pandas as pd
 from sklearn.base import clone, is_classifier
 from sklearn.utils import _safe_indexing, get_tags
 
+from .._weighted_fit import fit_weighted
 from ..errors import InvalidParameterError
 from ._base import Baseline
-from ._linear import fit_weighted
 from ._table import Table
 from ._tuning import candidates, tune
 from .support import LocalModels

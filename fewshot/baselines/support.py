@@ -11,8 +11,9 @@ from sklearn import config_context
 from sklearn.base import clone, is_classifier
 from sklearn.utils import _safe_indexing, check_array, get_tags
 
+from .._weighted_fit import fit_weighted
 from ._base import Baseline
-from ._linear import fit_weighted, smoothed_frequencies, standardizer
+from ._linear import smoothed_frequencies, standardizer
 from ._table import Table
 from ._tuning import candidates, tune
 from .support_mean import indicators, poor_without_support

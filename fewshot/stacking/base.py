@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import config_context
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import ParameterGrid
 
+from .._weighted_fit import fit_weighted
 from ..tasks import TaskSet
 from .responses import Response
 from .weights import bootstrap_weights
@@ -223,9 +223,7 @@ def _fit(model: Any, response: Response, pool: TaskSet, rows: npt.NDArray[np.boo
     present = weight > 0
     if response.classifies and len(np.unique(y[present])) < 2:
         model = DummyClassifier(strategy="prior")
-    weighted = {} if (weight == 1).all() else {"sample_weight": weight}
-    with config_context(enable_metadata_routing=False):
-        return clone(model).fit(x, y, **weighted)
+    return fit_weighted(clone(model), x, y, None if (weight == 1).all() else weight)
 
 
 def _respond(model: Any, response: Response, x: Floats, n_outputs: int) -> Floats:

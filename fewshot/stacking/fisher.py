@@ -17,18 +17,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from ..tasks import Rows, TaskSet
+from ..tasks import TaskSet
 from .base import task_codes
 from .members import State
-from .posterior import (
-    coefficients_of_two_classes,
-    coefficients_of_values,
-    dual_of_classes,
-    dual_of_values,
-    half_inverse,
-)
+from .posterior import coefficients
 from .responses import Response
 
 __all__ = ["FisherPrior"]
@@ -91,31 +84,19 @@ class FisherPrior:
         rows = replace(support, extra={"offset": torch.from_numpy(offset)}).rows(np.arange(support.n_tasks))
         z = torch.from_numpy(self._whitened(rows.x.flatten(0, 1).numpy()).reshape(*rows.x.shape[:2], -1))
         one = torch.ones(*z.shape[:2], 1, dtype=z.dtype)
-        coefficients, intercepts = [], []
+        slopes, intercepts = [], []
         for omega, tau in self.grid:
             # Variances are in units of the noise, since its variance is the unit of the information.
             scales = math.sqrt(self.noise * omega), math.sqrt(tau)
-            found = self._coefficients(torch.cat([scales[0] * z, scales[1] * one], 2), rows)
-            coefficients.append(scales[0] * found[:, :-1])
+            found = coefficients(
+                self.response.classifies, torch.cat([scales[0] * z, scales[1] * one], 2), rows, self.noise
+            )
+            slopes.append(scales[0] * found[:, :-1])
             intercepts.append(scales[1] * found[:, -1])
         return {
-            "coefficients": torch.stack(coefficients, 1).numpy(),  # (tasks, variants, features, outputs)
+            "coefficients": torch.stack(slopes, 1).numpy(),  # (tasks, variants, features, outputs)
             "intercepts": torch.stack(intercepts, 1).numpy(),
         }
-
-    def _coefficients(self, features: Tensor, rows: Rows) -> Tensor:
-        """Coefficients with the prior N(0, I), through the smaller of the two: rows or features."""
-        offset, many = rows.extra["offset"], features.shape[1] > features.shape[2]
-        if not self.response.classifies:
-            residual, precision = rows.y - offset, rows.weight / self.noise
-            if many:
-                return coefficients_of_values(features, precision, residual)
-            half = half_inverse(features @ features.transpose(1, 2), precision.sqrt())
-            return features.transpose(1, 2) @ dual_of_values(half, residual)
-        if many and offset.shape[2] == 2:
-            return coefficients_of_two_classes(features, offset, rows.y, rows.weight)
-        dual = dual_of_classes(features @ features.transpose(1, 2), offset, rows.y, rows.weight)
-        return features.transpose(1, 2) @ dual
 
     def predict(self, state: State, x: Floats, task: npt.NDArray[np.int64], offset: Floats) -> Floats:
         """Predict with every cell's coefficients."""

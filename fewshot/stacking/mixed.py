@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .._reml import Moments, blup, estimate, products_by_task
+from .._reml import blup, estimate, moments, products_by_task
 from ..tasks import TaskSet
 from .base import task_codes
 from .members import State
@@ -41,16 +41,13 @@ class MixedSlopes:
         self.ratios = np.zeros((d, offset.shape[1]))
         if (w > 0).sum() <= d:
             return
-        weighted, codes = x * w[:, None], task_codes(pool)
+        codes = task_codes(pool)
         residual = pool.y.numpy() - offset
         for column in range(offset.shape[1]):
             y = residual[:, column]
-            products = products_by_task(x, np.column_stack([weighted, w * y]), codes, pool.n_tasks)
-            inner, outer = products[:, :, :d], products[:, :, d]
-            squares = float((w * y * y).sum())
-            if squares <= 1e-12:
+            if float((w * y * y).sum()) <= 1e-12:
                 continue
-            found = estimate(Moments(int((w > 0).sum()), squares, weighted.T @ y, x.T @ weighted, inner, inner, outer))
+            found = estimate(moments(x, d, y, w, codes, pool.n_tasks))
             self.fixed[:, column], self.ratios[:, column] = found.beta, found.ratios
 
     def adapt(self, support: TaskSet, offset: Floats) -> State:

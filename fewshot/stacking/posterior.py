@@ -18,7 +18,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..tasks import Rows
+
 __all__ = [
+    "coefficients",
     "coefficients_of_two_classes",
     "coefficients_of_values",
     "dual_of_classes",
@@ -69,6 +72,37 @@ def dual_of_classes(covariance: Tensor, offset: Tensor, y: Tensor, weight: Tenso
         return torch.cat([-dual, dual], -1)
     observed = torch.nn.functional.one_hot(y, offset.shape[-1]).to(offset)
     return _mode(_newton, covariance, offset, observed, weight)
+
+
+def coefficients(classifies: bool, features: Tensor, rows: Rows, noise: float) -> Tensor:
+    """Return the most probable coefficients under the prior N(0, I), through the smaller of the two: rows or features.
+
+    Parameters
+    ----------
+    classifies : bool
+        Whether the targets are class codes.
+    features : Tensor of shape (tasks, n, p)
+        Columns that the coefficients multiply.
+    rows : Rows
+        Targets and weights of shape (tasks, n), and ``extra["offset"]``, values or logits, (tasks, n, outputs).
+    noise : float
+        Variance of the noise of values.
+
+    Returns
+    -------
+    Tensor of shape (tasks, p, outputs)
+    """
+    offset, many = rows.extra["offset"], features.shape[1] > features.shape[2]
+    if not classifies:
+        residual, precision = rows.y - offset, rows.weight / noise
+        if many:
+            return coefficients_of_values(features, precision, residual)
+        half = half_inverse(features @ features.transpose(1, 2), precision.sqrt())
+        return features.transpose(1, 2) @ dual_of_values(half, residual)
+    if many and offset.shape[2] == 2:
+        return coefficients_of_two_classes(features, offset, rows.y, rows.weight)
+    dual = dual_of_classes(features @ features.transpose(1, 2), offset, rows.y, rows.weight)
+    return features.transpose(1, 2) @ dual
 
 
 def coefficients_of_values(features: Tensor, precision: Tensor, residual: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fewshot.baselines import (
+    BiasedRegularization,
     BoostedMixedEffects,
     MixedEffects,
     MixedLogistic,
@@ -39,6 +40,7 @@ REGRESSORS = [
     MixedEffects(),
     MixedEffects("slopes"),
     BoostedMixedEffects(random_state=0),
+    BiasedRegularization(random_state=0),
 ]
 CLASSIFIERS = [
     PooledModel(LogisticRegression()),
@@ -46,6 +48,7 @@ CLASSIFIERS = [
     SupportMean("classification"),
     RefittedModel(LogisticRegression(), 3.0),
     MixedLogistic(1.0),
+    BiasedRegularization("classification", random_state=0),
 ]
 
 
