@@ -13,6 +13,7 @@ if __name__ == "datasets":
         "checkout or remove the checkout from sys.path."
     )
 
+from .acs_income import fetch_acs_income
 from .digits import Digits
 from .gaussian_means import GaussianMeans, GaussianMeanTasks
 from .heart_disease import fetch_heart_disease
@@ -36,6 +37,7 @@ __all__ = [
     "RotatingBoundaries",
     "SinusoidTasks",
     "Sinusoids",
+    "fetch_acs_income",
     "fetch_heart_disease",
     "fetch_parkinsons_telemonitoring",
     "load_pbc",

@@ -86,12 +86,10 @@ def find_file(folder: str, name: str, url: str, sha256: str, data_home: str | os
     MissingDependencyError
         If it must be downloaded and pooch is not installed.
     """
+    path = find_on_disk(folder, name, url, sha256, data_home)
+    if path is not None:
+        return path
     environment = os.environ.get("FEWSHOT_DATA")
-    for root in (data_home, environment):
-        path = Path(root, folder, name) if root else None
-        if path is not None and path.is_file():
-            _verify(path, url, sha256)
-            return path
     pooch = optional_module("pooch", f"downloading {name}")
     downloads = data_home or pooch.os_cache("fewshot")
     try:
@@ -108,6 +106,30 @@ def find_file(folder: str, name: str, url: str, sha256: str, data_home: str | os
             f"{url}: the download is damaged or no longer the original: its SHA-256 is not the expected "
             f"{sha256}; try again, or put a good copy into {folder}/ of the folder that FEWSHOT_DATA names."
         ) from None
+
+
+def find_on_disk(
+    folder: str, name: str, origin: str, sha256: str, data_home: str | os.PathLike[str] | None
+) -> Path | None:
+    """Return the path of a file in `data_home` or below ``FEWSHOT_DATA``, its content verified, or None.
+
+    Parameters
+    ----------
+    folder, name : str
+        Where the file lies below those folders.
+    origin : str
+        Where a good copy is to be had, for the error of a damaged one.
+    sha256 : str
+        Checksum, hexadecimal.
+    data_home : path or None
+        Searched first.
+    """
+    for root in (data_home, os.environ.get("FEWSHOT_DATA")):
+        path = Path(root, folder, name) if root else None
+        if path is not None and path.is_file():
+            _verify(path, origin, sha256)
+            return path
+    return None
 
 
 def _verify(path: Path, url: str, sha256: str) -> None:

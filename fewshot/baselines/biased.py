@@ -37,9 +37,9 @@ class BiasedRegularization(Baseline):
     r"""Linear or logistic regression whose coefficients have the pooled model's as their prior mean.
 
     With pooled coefficients :math:`\beta_0` a task's are
-    :math:`\arg\min_\beta L(\beta) + \frac{\lambda}{2} \|\beta - \beta_0\|^2`, L being the support's negative log-likelihood, or half
-    its squared error: the most probable ones under the prior :math:`N(\beta_0, I / \lambda)`. The intercept is one of them. Missing
-    values are imputed by the training mean and features scaled to variance 1 over the training rows.
+    :math:`\arg\min_\beta L(\beta) + \frac{\lambda}{2} \|\beta - \beta_0\|^2`, L being the support's negative log-likelihood, or
+    half its squared error: the most probable ones under the prior :math:`N(\beta_0, I / \lambda)`. The intercept is one of them.
+    Missing values are imputed by the training mean and features scaled to variance 1 over the training rows.
 
     Parameters
     ----------

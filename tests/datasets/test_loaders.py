@@ -3,19 +3,22 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.utils import Bunch
 
 from fewshot.datasets import (
+    fetch_acs_income,
     fetch_heart_disease,
     fetch_parkinsons_telemonitoring,
     load_pbc,
     load_remifentanil,
     load_theophylline,
 )
+from fewshot.datasets.acs_income import FEATURES, STATES
 from fewshot.datasets.parkinsons import visit_numbers
-from fewshot.errors import InvalidParameterError
+from fewshot.errors import DataNotFoundError, InvalidParameterError
 from fewshot.tasks import TaskSet
 
-NEED_DATA = [fetch_heart_disease, fetch_parkinsons_telemonitoring]
+NEED_DATA = [fetch_acs_income, fetch_heart_disease, fetch_parkinsons_telemonitoring]
 BUNDLED = [load_pbc, load_remifentanil, load_theophylline]
 
 
@@ -35,11 +38,12 @@ def test_columns_fit_together(bunch):
     assert all(pd.api.types.is_numeric_dtype(bunch.data[name]) for name in bunch.data)
     for column in columns(bunch):
         pd.testing.assert_index_equal(column.index, bunch.data.index)
-        assert not column.isna().any()
+        assert not np.asarray(column.isna()).any()
     assert bunch.data.index.equals(pd.RangeIndex(len(bunch.data)))
     assert not {bunch.target.name, bunch.tasks.name} & set(bunch.data)
     if "sensitive" in bunch:
-        assert set(bunch.sensitive) == {"female", "male"}
+        sex = bunch.sensitive["sex"] if isinstance(bunch.sensitive, pd.DataFrame) else bunch.sensitive
+        assert set(sex) == {"female", "male"}
 
 
 def test_a_task_set_can_be_built(bunch):
@@ -162,6 +166,42 @@ def test_heart_disease_zeros_that_mean_missing(data_dir):
 def test_heart_disease_reads_data_home(data_dir, monkeypatch):
     monkeypatch.delenv("FEWSHOT_DATA")
     assert len(fetch_heart_disease(data_home=data_dir).data) == 920
+
+
+def test_acs_income_counts(data_dir):
+    acs = fetch_acs_income()
+    assert acs.data.shape == (39_000, 10)
+    assert acs.tasks.value_counts().unique().tolist() == [1000] and acs.tasks.nunique() == 39
+    assert acs.target.mean() == pytest.approx(0.354692, abs=1e-6)
+    assert set(acs.sensitive["race"]) == {"white", "other"}
+    share = (acs.sensitive["race"] == "white").groupby(acs.tasks).mean()
+    assert share["HI"] == pytest.approx(0.264) and share["ME"] == pytest.approx(0.938)
+    assert ((acs.data["RAC1P"] == 1) == (acs.sensitive["race"] == "white")).all()
+
+
+def test_acs_income_from_the_original(tmp_path, monkeypatch):
+    monkeypatch.delenv("FEWSHOT_DATA", raising=False)
+    rng = np.random.default_rng(0)
+    state = np.repeat([*STATES.values(), 6], 1500)  # and one that is not in the sample
+    frame = pd.DataFrame(rng.integers(1, 6, (len(state), 10)).astype(float), columns=list(FEATURES))
+    target = pd.Series(np.where(state == 2, 50_001.0, 50_000.0), name="PINCP")
+    original = Bunch(data=frame.assign(ST=state.astype(float)), target=target)
+    monkeypatch.setattr("fewshot.datasets.acs_income.fetch_openml", lambda **settings: original)
+    acs = fetch_acs_income(data_home=tmp_path)
+    assert acs.data.shape == (39_000, 10) and set(acs.tasks.value_counts()) == {1000}
+    assert set(acs.data["MAR"]) == set(acs.data["RAC1P"]) == {1, 2}
+    assert acs.target.groupby(acs.tasks).mean().to_dict() == {name: float(name == "AK") for name in STATES}
+
+
+def test_acs_income_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.delenv("FEWSHOT_DATA", raising=False)
+
+    def fetch(**settings):
+        raise OSError("no route")
+
+    monkeypatch.setattr("fewshot.datasets.acs_income.fetch_openml", fetch)
+    with pytest.raises(DataNotFoundError, match="acs_income.*FEWSHOT_DATA is not set"):
+        fetch_acs_income(data_home=tmp_path)
 
 
 @pytest.mark.parametrize("target", ["motor_UPDRS", "total_UPDRS"])
