@@ -19,6 +19,7 @@ from ..stacking import (
     Member,
     MixedSlopes,
     NetworkMember,
+    OnSubpopulations,
     Response,
     StackFit,
 )
@@ -32,6 +33,7 @@ MOST_PARTS = 10
 MOST_RANDOM_SLOPES = 60  # more take minutes to estimate
 FEWEST_FOR_TRAINING = 3  # tasks: two train and one judges
 FEWEST_FOR_NETWORKS = 5
+FEW = 10  # with fewer, training on subpopulations of the tasks is tried too
 ROWS_PER_META_STEP = 4
 META_STEPS = (50, 400)  # of the Gaussian process, at least and at most
 
@@ -142,9 +144,11 @@ def _members(estimator: Any, response: Response, n_rows: int, n_tasks: int, n_fe
         steps = min(steps, int(estimator.max_iter))
     episodes = {name: getattr(estimator, name) for name in ("shots", "queries", "support")}
     members += [GaussianProcessMember(response, kind, episodes, steps) for kind in both]
-    if n_tasks < FEWEST_FOR_NETWORKS:
-        return members
-    members += [_network(estimator, response, name, kind) for name, kind in (("ridge", False), ("maml", from_base))]
+    if n_tasks >= FEWEST_FOR_NETWORKS:
+        for name, kind in (("ridge", False), ("maml", from_base)):
+            members.append(_network(estimator, response, name, kind))
+    if n_tasks < FEW:
+        members.append(OnSubpopulations(GaussianProcessMember(response, from_base, episodes, steps)))
     return members
 
 

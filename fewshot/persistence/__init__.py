@@ -30,6 +30,7 @@ from ..stacking import (
     GaussianProcessMember,
     MixedSlopes,
     NetworkMember,
+    OnSubpopulations,
     Stack,
     StackState,
 )
@@ -215,7 +216,7 @@ for _cls in (Adaptation, AdaptedState, AdaptedTasks, MetaParameters, MetaPipelin
     register(_cls, _cls.__name__)
 for _cls in (AdaptationReport, Classes, PooledMixture, Stack, StackState, Values):
     register(_cls, _cls.__name__)
-for _cls in (FisherPrior, GaussianProcessMember, MixedSlopes, NetworkMember):
+for _cls in (FisherPrior, GaussianProcessMember, MixedSlopes, NetworkMember, OnSubpopulations):
     register(_cls, _cls.__name__, to_state=attributes_of, from_state=from_attributes)
 for _cls in (MAMLClassifier, MAMLRegressor):
     register(_cls, _cls.__name__, to_state=to_state, from_state=from_state)

@@ -9,6 +9,7 @@ from .network import NetworkMember
 from .report import AdaptationReport, report_on
 from .responses import CLASSES, VALUES, Response
 from .stack import Stack, StackState
+from .subpopulations import OnSubpopulations
 
 __all__ = [
     "CLASSES",
@@ -19,6 +20,7 @@ __all__ = [
     "Member",
     "MixedSlopes",
     "NetworkMember",
+    "OnSubpopulations",
     "Response",
     "Stack",
     "StackFit",

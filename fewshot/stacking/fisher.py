@@ -44,6 +44,7 @@ class FisherPrior:
     """
 
     expensive = False
+    on_trial = False
 
     def __init__(self, response: Response, from_base: bool = True) -> None:
         self.response, self.from_base = response, from_base

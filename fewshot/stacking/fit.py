@@ -41,6 +41,7 @@ TINY = 1e-12  # spread of a column that is constant but for rounding
 HELD_OUT_ROWS = 6000  # query rows that judge one support size, about
 DROPPED_BELOW = 0.1  # of the weight, at every support size
 FEWEST_JUDGES = 3  # held-out tasks before a member is dropped
+LEAST_GAIN = 0.01  # of the loss, for a member on trial to stay
 PRIOR_MASS = 1.0  # of all columns together
 
 
@@ -180,6 +181,9 @@ class StackFit:
         if not names:
             return
         logger.info("fit_meta: left out of the stack, for want of weight on held-out tasks: %s", ", ".join(names))
+        self._leave_out(names)
+
+    def _leave_out(self, names: list[str]) -> None:
         ranges = column_ranges(self.members)
         keep = np.ones(sum(s.stop - s.start for s in ranges.values()), dtype=bool)
         for name in names:
@@ -188,8 +192,22 @@ class StackFit:
         judged = [{k: (p[:, keep], y, task) for k, (p, y, task) in part.items()} for part in self.judged]
         self.members, self.judged, self.dropped = members, judged, self.dropped + names
 
+    def _end_trials(self) -> None:
+        """Leave out members on trial unless the mixture with them loses less on held-out tasks."""
+        names = [m.name for m in self.members if m.on_trial]
+        sizes = self._sizes(self.pool.n_tasks)
+        if not names or not sizes:
+            return
+        before = self.members, self.judged, self.dropped
+        with_them = [self._held_out_losses(*self._losses(k))["stack"] for k in sizes]
+        self._leave_out(names)
+        without = [self._held_out_losses(*self._losses(k))["stack"] for k in sizes]
+        if np.mean(np.log(with_them) - np.log(without)) < np.log(1 - LEAST_GAIN):
+            self.members, self.judged, self.dropped = before
+
     def _finish(self) -> Stack:
         """Learn the weights and train what is left on all tasks."""
+        self._end_trials()
         sizes = self._sizes(self.pool.n_tasks)
         weights, losses = [], {}
         for k in sizes:

@@ -51,6 +51,7 @@ class GaussianProcessMember:
     """
 
     expensive = True
+    on_trial = False
 
     def __init__(self, response: Response, from_base: bool, sampler: dict[str, Any], max_iter: int = 400) -> None:
         self.response, self.from_base, self.sampler, self.max_iter = response, from_base, sampler, max_iter

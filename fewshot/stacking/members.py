@@ -26,6 +26,7 @@ class Member(Protocol):
     response: Response
     from_base: bool  # whether its offset is the pooled base's prediction, or a constant
     expensive: bool  # whether it is worth leaving out early
+    on_trial: bool  # whether it stays only if the mixture is better with it on held-out tasks
     variants: list[str]
 
     def fit(self, pool: TaskSet, offset: Floats, rng: np.random.Generator) -> None:

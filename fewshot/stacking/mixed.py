@@ -28,6 +28,7 @@ class MixedSlopes:
     """
 
     expensive = False
+    on_trial = False
     from_base = False
 
     def __init__(self, response: Response) -> None:

@@ -38,6 +38,7 @@ class NetworkMember:
     """
 
     expensive = True
+    on_trial = False
 
     def __init__(self, response: Response, name: str, estimator: Any, from_base: bool = True) -> None:
         self.response, self.estimator, self.from_base = response, estimator, from_base
