@@ -16,9 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy.stats import t
 
 from ..baselines import default_baselines
 from ..baselines._table import Table
@@ -27,15 +25,13 @@ from ..tasks import is_sampler
 from ._draws import Shots, seed_of
 from ._folds import read_folds
 from ._methods import classify_all, read_methods
+from ._paired import concluded, differences_of
 from ._scoring import read_scoring
 from .evaluate import evaluate_few_shot
 
-__all__ = ["Comparison", "compare", "holm"]
+__all__ = ["Comparison", "combine", "compare"]
 
-LEVEL = 0.95
-POWER = 0.8
 SHARE, SCORE_POINTS = 0.02, 0.005  # margins: of an error, and of a score such as accuracy
-FEWEST_TASKS = 5  # with fewer a test of t is no evidence, however small its p-value
 INNER_FOLDS = 3
 
 
@@ -201,7 +197,46 @@ def compare(
         | {"shots": k, "left_out": scores.attrs["left_out"][k]}
         for k in sizes
     ]
-    return Comparison(_concluded(pd.DataFrame(rows)), scores, metric, name)
+    return Comparison(_ordered(concluded(pd.DataFrame(rows))), scores, metric, name)
+
+
+def combine(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
+    """Conclude from several comparisons at once: all their p-values are corrected together.
+
+    Parameters
+    ----------
+    comparisons : dict of str to Comparison
+        By name: other data, another way to choose supports, another cost.
+
+    Returns
+    -------
+    DataFrame
+        The tables of all comparisons, with their name in the column `comparison`, and p-values and conclusions anew.
+
+    Raises
+    ------
+    InvalidParameterError
+        If there is no comparison.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fewshot.baselines import MixedEffects, SupportMean
+    >>> rng = np.random.default_rng(0)
+    >>> tasks = np.repeat(np.arange(20), 10)
+    >>> X = rng.normal(size=(200, 1))
+    >>> y = 2 * X[:, 0] + rng.normal(size=20)[tasks] + 0.1 * rng.normal(size=200)
+    >>> rest = dict(tasks=tasks, shots=3, baselines={"mean": SupportMean()}, random_state=0)
+    >>> found = {name: compare(MixedEffects(), X, y, scoring=name, **rest) for name in ("r2", "neg_mean_squared_error")}
+    >>> combine(found)[["comparison", "shots", "conclusion"]]
+                   comparison  shots conclusion
+    0                      r2      3     better
+    1  neg_mean_squared_error      3     better
+    """
+    if not comparisons:
+        raise InvalidParameterError("comparisons: got none; expected at least one Comparison by name.")
+    tables = [comparison.table.assign(comparison=name) for name, comparison in comparisons.items()]
+    return _ordered(concluded(pd.concat(tables, ignore_index=True)))
 
 
 def _chosen(rivals: dict[str, Any], columns: dict[str, Any], seed: int, settings: dict[str, Any]) -> dict[int, str]:
@@ -256,75 +291,26 @@ def _judge(
         "score": float(np.mean(own)) if len(own) else np.nan,
         "opponent_score": score,
         "margin": float(margin),
-        **_tests(own - theirs, float(margin)),
+        **differences_of(own - theirs),
         "best": means.idxmax() if means.notna().any() else "none",
         "best_score": float(means.max()) if len(means) else np.nan,
     }
 
 
-def _tests(differences: npt.NDArray[np.float64], margin: float) -> dict[str, float]:
-    n = len(differences)
-    if n < 2:
-        mean = float(differences.mean()) if n else np.nan
-        nothing = dict.fromkeys(("low", "high", "detectable"), np.nan)
-        return {"difference": mean, **nothing, "p_better": 1.0, "p_worse": 1.0, "p_no_worse": 1.0, "n_tasks": n}
-    mean, error = float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(n))
-    error = max(error, 1e-300)
-    half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * error
-    return {
-        "difference": mean,
-        "low": mean - half,
-        "high": mean + half,
-        "detectable": half + float(t.ppf(POWER, n - 1)) * error,
-        "p_better": float(t.sf(mean / error, n - 1)),
-        "p_worse": float(t.cdf(mean / error, n - 1)),
-        "p_no_worse": float(t.sf((mean + margin) / error, n - 1)),
-        "n_tasks": n,
-    }
-
-
-def holm(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Correct p-values of several tests, so that all rejections at a level hold at once (Holm 1979).
-
-    Parameters
-    ----------
-    p : array-like of shape (tests,)
-        One for each test.
-
-    Returns
-    -------
-    ndarray of shape (tests,)
-
-    Examples
-    --------
-    >>> holm([0.01, 0.04, 0.03]).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    values = np.asarray(p, dtype=np.float64)
-    order = np.argsort(values, kind="stable")
-    raised = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
-    out = np.empty_like(values)
-    out[order] = np.minimum(raised, 1.0)
-    return out
-
-
-def _concluded(table: pd.DataFrame) -> pd.DataFrame:
-    enough = (table["n_tasks"] >= FEWEST_TASKS).to_numpy()
-    for column in ("p_better", "p_worse", "p_no_worse"):
-        table.loc[enough, column] = holm(table.loc[enough, column])
-    alpha = (1 - LEVEL) / 2  # of each side, as the interval
-    said = np.select(
-        [
-            ~enough,
-            (table["p_better"] < alpha).to_numpy(),
-            (table["p_worse"] < alpha).to_numpy(),
-            (table["p_no_worse"] < 1 - LEVEL).to_numpy(),
-        ],
-        ["too few tasks", "better", "worse", "no worse"],
-        "undecided",
-    )
-    table["conclusion"] = said
-    first = ["shots", "opponent", "score", "opponent_score", "difference", "low", "high", "margin", "conclusion"]
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    first = [
+        "comparison",
+        "shots",
+        "opponent",
+        "score",
+        "opponent_score",
+        "difference",
+        "low",
+        "high",
+        "margin",
+        "conclusion",
+    ]
+    first = [column for column in first if column in table]
     return table[[*first, *(c for c in table.columns if c not in first)]]
 
 

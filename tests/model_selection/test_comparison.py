@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 from sklearn.dummy import DummyRegressor
@@ -10,8 +11,8 @@ from sklearn.linear_model import LinearRegression
 
 from fewshot.baselines import MixedEffects, PooledModel, SupportMean
 from fewshot.errors import InvalidDataError, InvalidParameterError
-from fewshot.model_selection import compare, evaluate_few_shot
-from fewshot.model_selection.comparison import _concluded, _tests, holm
+from fewshot.model_selection import combine, compare, evaluate_few_shot
+from fewshot.model_selection._paired import concluded, differences_of, holm
 
 
 def levels(n_tasks=24, rows=12, seed=0):
@@ -27,7 +28,7 @@ RIVALS = {"mean": SupportMean(), "pooled": PooledModel(LinearRegression())}
 
 def test_p_values_are_those_of_scipy():
     d = np.random.default_rng(0).normal(0.3, 1.0, size=30)
-    found = _tests(d, 0.2)
+    found = concluded(pd.DataFrame([differences_of(d) | {"margin": 0.2}])).iloc[0]
     assert found["p_better"] == pytest.approx(ttest_1samp(d, 0.0, alternative="greater").pvalue)
     assert found["p_worse"] == pytest.approx(ttest_1samp(d, 0.0, alternative="less").pvalue)
     assert found["p_no_worse"] == pytest.approx(ttest_1samp(d, -0.2, alternative="greater").pvalue)
@@ -45,8 +46,8 @@ def test_holm_keeps_the_level_where_nothing_differs():
 
 def test_the_detectable_difference_is_detected_four_times_in_five():
     rng = np.random.default_rng(0)
-    detectable = np.mean([_tests(rng.normal(size=25), 0.0)["detectable"] for _ in range(200)])
-    shown = [_tests(rng.normal(detectable, 1.0, size=25), 0.0)["low"] > 0 for _ in range(2000)]
+    detectable = np.mean([differences_of(rng.normal(size=25))["detectable"] for _ in range(200)])
+    shown = [differences_of(rng.normal(detectable, 1.0, size=25))["low"] > 0 for _ in range(2000)]
     assert np.mean(shown) == pytest.approx(0.8, abs=0.04)
 
 
@@ -120,14 +121,37 @@ def test_scores_that_are_no_errors_have_a_margin_in_points():
 
 
 def test_conclusions_need_enough_tasks():
-    import pandas as pd
-
     rows = [
         {"shots": k, "opponent": "a", "score": 0.0, "opponent_score": 0.0, "margin": 0.1, "left_out": 0} for k in (1, 2)
     ]
-    rows[0] |= _tests(np.array([1.0, 1.1, 0.9, 1.0]), 0.1)
-    rows[1] |= _tests(np.array([1.0, 1.1, 0.9, 1.0, 1.05]), 0.1)
-    assert _concluded(pd.DataFrame(rows))["conclusion"].tolist() == ["too few tasks", "better"]
+    rows[0] |= differences_of(np.array([1.0, 1.1, 0.9, 1.0]))
+    rows[1] |= differences_of(np.array([1.0, 1.1, 0.9, 1.0, 1.05]))
+    assert concluded(pd.DataFrame(rows))["conclusion"].tolist() == ["too few tasks", "better"]
+
+
+def test_several_comparisons_are_corrected_together():
+    X, y, tasks = levels(n_tasks=8)
+    found = {
+        str(seed): compare(
+            MixedEffects(), X, y, tasks, shots=[1, 5], baselines={"mean": SupportMean()}, random_state=seed
+        )
+        for seed in (0, 1)
+    }
+    table = combine(found)
+    assert table["comparison"].tolist() == ["0", "0", "1", "1"]
+    alone = pd.concat([c.table for c in found.values()], ignore_index=True)
+    raw = [ttest_1samp(d, 0.0, alternative="greater").pvalue for d in differences(found)]
+    np.testing.assert_allclose(table["p_better"], holm(raw), rtol=1e-9)
+    assert (table["p_better"] >= alone["p_better"]).all()
+    with pytest.raises(InvalidParameterError, match="^comparisons: got none"):
+        combine({})
+
+
+def differences(comparisons):
+    for c in comparisons.values():
+        means = c.scores.groupby(["shots", "task", "method"])["value"].mean().unstack("method")
+        for k, opponent in zip(c.table["shots"], c.table["opponent"], strict=True):
+            yield (means.loc[k, "MixedEffects"] - means.loc[k, opponent]).to_numpy()
 
 
 WRONG = [
