@@ -85,10 +85,11 @@ def report() -> None:
             "| cell | K | fewshot | comparator | | difference | best in hindsight | | |\n|---|---|---|---|---|---|---|---|---|"
         )
         for row in table.to_dict("records"):
+            own, theirs, best = (abs(row[score]) for score in ("score", "opponent_score", "best_score"))
+            difference = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
             print(
-                f"| {row['comparison']} | {row['shots']} | {abs(row['score']):.3f} | {row['opponent']} | "
-                f"{abs(row['opponent_score']):.3f} | {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] | {row['best']} | "
-                f"{abs(row['best_score']):.3f} | {row['conclusion']} |"
+                f"| {row['comparison']} | {row['shots']} | {own:.3f} | {row['opponent']} | {theirs:.3f} | {difference} | "
+                f"{row['best']} | {best:.3f} | {row['conclusion']} |"
             )
         counts = table["conclusion"].value_counts()
         decided = int(counts.drop(["undecided", "too few tasks"], errors="ignore").sum())
