@@ -14,9 +14,11 @@ if __name__ == "datasets":
     )
 
 from .acs_income import fetch_acs_income
+from .communities_crime import fetch_communities_crime
 from .digits import Digits
 from .gaussian_means import GaussianMeans, GaussianMeanTasks
 from .heart_disease import fetch_heart_disease
+from .high_school import load_high_school
 from .linear_regressions import LinearRegressions, LinearRegressionTasks
 from .parkinsons import fetch_parkinsons_telemonitoring
 from .pbc import load_pbc
@@ -38,8 +40,10 @@ __all__ = [
     "SinusoidTasks",
     "Sinusoids",
     "fetch_acs_income",
+    "fetch_communities_crime",
     "fetch_heart_disease",
     "fetch_parkinsons_telemonitoring",
+    "load_high_school",
     "load_pbc",
     "load_remifentanil",
     "load_theophylline",

@@ -89,23 +89,7 @@ def find_file(folder: str, name: str, url: str, sha256: str, data_home: str | os
     path = find_on_disk(folder, name, url, sha256, data_home)
     if path is not None:
         return path
-    environment = os.environ.get("FEWSHOT_DATA")
-    pooch = optional_module("pooch", f"downloading {name}")
-    downloads = data_home or pooch.os_cache("fewshot")
-    try:
-        return Path(pooch.retrieve(url, known_hash=f"sha256:{sha256}", fname=name, path=Path(downloads, folder)))
-    except OSError as error:  # requests' errors are OSErrors too
-        place = Path(data_home or environment or downloads, folder, name)
-        raise DataNotFoundError(
-            f"{folder}/{name}: not on disk (FEWSHOT_DATA is {environment or 'not set'}) and downloading "
-            f"{url} failed ({type(error).__name__}); put the file at {place}, or set FEWSHOT_DATA to the "
-            f"folder that holds {folder}/{name}."
-        ) from None  # the chain of a failed connection is five screens long and adds nothing
-    except ValueError:  # pooch: the checksum differs
-        raise InvalidDataError(
-            f"{url}: the download is damaged or no longer the original: its SHA-256 is not the expected "
-            f"{sha256}; try again, or put a good copy into {folder}/ of the folder that FEWSHOT_DATA names."
-        ) from None
+    return download(folder, name, url, sha256, data_home)
 
 
 def find_on_disk(
@@ -130,6 +114,32 @@ def find_on_disk(
             _verify(path, origin, sha256)
             return path
     return None
+
+
+def download(folder: str, name: str, url: str, sha256: str | None, data_home: str | os.PathLike[str] | None) -> Path:
+    """Download a file unless it was before, and return its path; arguments and errors as for :func:`find_file`.
+
+    Without `sha256` the caller checks what it holds.
+    """
+    environment = os.environ.get("FEWSHOT_DATA")
+    pooch = optional_module("pooch", f"downloading {name}")
+    downloads = data_home or pooch.os_cache("fewshot")
+    try:
+        return Path(
+            pooch.retrieve(url, known_hash=sha256 and f"sha256:{sha256}", fname=name, path=Path(downloads, folder))
+        )
+    except OSError as error:  # requests' errors are OSErrors too
+        place = Path(data_home or environment or downloads, folder, name)
+        raise DataNotFoundError(
+            f"{folder}/{name}: not on disk (FEWSHOT_DATA is {environment or 'not set'}) and downloading "
+            f"{url} failed ({type(error).__name__}); put the file at {place}, or set FEWSHOT_DATA to the "
+            f"folder that holds {folder}/{name}."
+        ) from None  # the chain of a failed connection is five screens long and adds nothing
+    except ValueError:  # pooch: the checksum differs
+        raise InvalidDataError(
+            f"{url}: the download is damaged or no longer the original: its SHA-256 is not the expected "
+            f"{sha256}; try again, or put a good copy into {folder}/ of the folder that FEWSHOT_DATA names."
+        ) from None
 
 
 def _verify(path: Path, url: str, sha256: str) -> None:

@@ -1,5 +1,7 @@
 """Loaders of real data: counts, units that can be checked, and no column that gives the target away."""
 
+import zipfile
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,19 +9,22 @@ from sklearn.utils import Bunch
 
 from fewshot.datasets import (
     fetch_acs_income,
+    fetch_communities_crime,
     fetch_heart_disease,
     fetch_parkinsons_telemonitoring,
+    load_high_school,
     load_pbc,
     load_remifentanil,
     load_theophylline,
 )
 from fewshot.datasets.acs_income import FEATURES, STATES
+from fewshot.datasets.communities_crime import FOLDER, IDENTIFIERS, NAME, RACES, TARGET
 from fewshot.datasets.parkinsons import visit_numbers
-from fewshot.errors import DataNotFoundError, InvalidParameterError
+from fewshot.errors import DataNotFoundError, InvalidDataError, InvalidParameterError
 from fewshot.tasks import TaskSet
 
-NEED_DATA = [fetch_acs_income, fetch_heart_disease, fetch_parkinsons_telemonitoring]
-BUNDLED = [load_pbc, load_remifentanil, load_theophylline]
+NEED_DATA = [fetch_acs_income, fetch_communities_crime, fetch_heart_disease, fetch_parkinsons_telemonitoring]
+BUNDLED = [load_high_school, load_pbc, load_remifentanil, load_theophylline]
 
 
 @pytest.fixture(params=NEED_DATA + BUNDLED, ids=lambda loader: loader.__name__)
@@ -42,8 +47,8 @@ def test_columns_fit_together(bunch):
     assert bunch.data.index.equals(pd.RangeIndex(len(bunch.data)))
     assert not {bunch.target.name, bunch.tasks.name} & set(bunch.data)
     if "sensitive" in bunch:
-        sex = bunch.sensitive["sex"] if isinstance(bunch.sensitive, pd.DataFrame) else bunch.sensitive
-        assert set(sex) == {"female", "male"}
+        sensitive = bunch.sensitive if isinstance(bunch.sensitive, pd.DataFrame) else bunch.sensitive.to_frame()
+        assert set(sensitive.get("sex", ["female", "male"])) == {"female", "male"}
 
 
 def test_a_task_set_can_be_built(bunch):
@@ -202,6 +207,58 @@ def test_acs_income_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setattr("fewshot.datasets.acs_income.fetch_openml", fetch)
     with pytest.raises(DataNotFoundError, match="acs_income.*FEWSHOT_DATA is not set"):
         fetch_acs_income(data_home=tmp_path)
+
+
+def test_communities_counts(data_dir):
+    data = fetch_communities_crime()
+    assert data.tasks.nunique() == 46 and not data.data.isna().any(axis=None)
+    assert (data.sensitive == "black").mean() == pytest.approx(0.4278, abs=1e-4)
+    counts = pd.crosstab(data.tasks, data.sensitive)
+    judged = counts[(counts.sum(axis=1) >= 36) & (counts.min(axis=1) >= 5)]
+    assert judged.index.tolist() == ["CA", "CT", "FL", "IN", "MA", "MO", "NJ", "NY", "OH", "OK", "PA", "TX", "WI"]
+    assert set(data.data) & {*IDENTIFIERS, *RACES, TARGET} == set()
+    assert {"whitePerCap", "PctImmigRecent"} <= set(data.data)
+
+
+def test_communities_names_fit_the_numbers(data_dir):
+    data = fetch_communities_crime().data
+    difference = data["OwnOccHiQuart"] - data["OwnOccLowQuart"]
+    assert (difference == data["OwnOccQrange"]).mean() > 0.99
+    assert ((data["RentHighQ"] - data["RentLowQ"]) == data["RentQrange"]).mean() > 0.99
+    assert (data["PctSameState85"] >= data["PctSameCity85"]).mean() > 0.99
+    density = data["population"] / data["LandArea"] / 2.59  # of a square mile, in people per square kilometre
+    assert np.corrcoef(np.log(density), np.log(data["PopDens"]))[0, 1] > 0.99
+
+
+def test_communities_from_the_original(data_dir, tmp_path, monkeypatch):
+    expected = fetch_communities_crime()
+    frame = pd.read_csv(data_dir / FOLDER / NAME, index_col=0, dtype=str)
+    lines = frame.iloc[:, :-1].assign(
+        a="0", b="1", **{f"goal {i}": "?" for i in range(16)}, violent=frame.iloc[:, -1], other="3"
+    )
+    archive = tmp_path / "original.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("CommViolPredUnnormalizedData.txt", lines.to_csv(header=False, index=False))
+    monkeypatch.delenv("FEWSHOT_DATA")
+    monkeypatch.setattr("fewshot.datasets.communities_crime.download", lambda *args: archive)
+    found = fetch_communities_crime(data_home=tmp_path)
+    pd.testing.assert_frame_equal(found.data, expected.data)
+    pd.testing.assert_series_equal(found.target, expected.target)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("CommViolPredUnnormalizedData.txt", lines.iloc[1:].to_csv(header=False, index=False))
+    with pytest.raises(InvalidDataError, match="numbers are not the expected ones"):
+        fetch_communities_crime(data_home=tmp_path)
+
+
+def test_high_school_counts():
+    school = load_high_school()
+    assert school.data.shape == (7185, 4) and school.tasks.nunique() == 160
+    assert school.target.mean() == pytest.approx(0.50007, abs=1e-5)
+    assert (school.data["Minority"] == (school.sensitive["minority"] == "yes")).all()
+    by_school = school.data.groupby(school.tasks)
+    means = by_school["Minority"].mean()
+    assert ((means == 0).sum(), (means == 1).sum()) == (20, 4)
+    np.testing.assert_allclose(by_school["SES"].mean(), by_school["MEANSES"].first(), atol=0.01)
 
 
 @pytest.mark.parametrize("target", ["motor_UPDRS", "total_UPDRS"])
