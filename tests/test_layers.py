@@ -56,6 +56,11 @@ LAYERS = [
 ]
 # The same inside an application that has grown folders; every file and folder of it has a place.
 INSIDE_APPLICATIONS = {
+    "fairness": [
+        "notions",
+        "gaps",
+        "groups",
+    ],
     "rl": [
         "checks",
         "environments",

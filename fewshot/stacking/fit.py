@@ -24,7 +24,7 @@ import torch
 from ..episodes import Support
 from ..tasks import TaskSet
 from .base import PooledBase, candidate_models, task_codes
-from .folds import draw_episodes, folds_of, support_sizes
+from .folds import draw_episodes, enough_judges, folds_of, support_sizes
 from .members import Member
 from .responses import Response, TaskLosses
 from .stack import Stack, column_ranges
@@ -266,10 +266,10 @@ class StackFit:
         return stack.columns(stack.adapt(support), x, task)
 
     def _sizes(self, n_tasks: float) -> list[int]:
-        """Support sizes that were judged by at least half of so many tasks, and by two."""
+        """Support sizes that were judged by enough of so many tasks."""
         every = sorted({k for part in self.judged for k in part})
         judges = {k: sum(len(np.unique(part[k][2])) for part in self.judged if k in part) for k in every}
-        return [k for k in every if judges[k] >= max(2, n_tasks / 2)]
+        return [k for k in every if judges[k] >= enough_judges(n_tasks)]
 
     def _losses(self, k: int) -> tuple[TaskLosses, npt.NDArray[np.bool_]]:
         """Losses of mixtures at one support size, and which tasks were judged there."""

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from ..episodes import Support, rank_rows
 from ..tasks import TaskSet
 
-__all__ = ["Episodes", "draw_episodes", "folds_of", "support_sizes"]
+__all__ = ["Episodes", "draw_episodes", "enough_judges", "folds_of", "support_sizes"]
 
 Ints = npt.NDArray[np.int64]
 SIZES = (1, 2, 5, 10, 20, 50, 100)
+ENOUGH = 10.0  # tasks that can tell members apart, even if most tasks are too small
 MOST_FOLDS = 5
 
 
@@ -61,8 +62,13 @@ def folds_of(n_tasks: int, rng: np.random.Generator) -> Ints:
 
 
 def support_sizes(sizes: Ints) -> list[int]:
-    """Return the support sizes that at least half of the tasks, and two of them, can be judged at."""
-    return [k for k in SIZES if (sizes > k).sum() >= max(2, len(sizes) / 2)]
+    """Return the support sizes that enough tasks can be judged at."""
+    return [k for k in SIZES if (sizes > k).sum() >= enough_judges(len(sizes))]
+
+
+def enough_judges(n_tasks: float) -> float:
+    """How many of so many tasks must be large enough for a support size: half of them, but no more than ten, and two at least."""
+    return max(2.0, min(n_tasks / 2, ENOUGH))
 
 
 def draw_episodes(

@@ -1,0 +1,110 @@
+"""The vocabulary of groups: learned once, the same ever after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from fewshot.errors import InvalidDataError
+
+__all__ = ["UNKNOWN", "Groups"]
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of people by one sensitive feature, or by several crossed.
+
+    A missing value is a group of its own, "unknown".
+
+    Parameters
+    ----------
+    names : tuple of str
+        Names of the sensitive features.
+    labels : tuple of tuple
+        The groups, each with one value for every feature.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[tuple[Any, ...], ...]
+
+    @classmethod
+    def learn(cls, sensitive_features: Any, n_rows: int) -> Groups:
+        """Take the groups that occur in these rows.
+
+        Parameters
+        ----------
+        sensitive_features : array-like of shape (rows,) or (rows, features)
+            A frame, a series, an array or a list.
+        n_rows : int
+            How many rows there should be.
+        """
+        frame = _frame(sensitive_features, n_rows)
+        present = sorted({tuple(row) for row in frame.itertuples(index=False)}, key=lambda row: tuple(map(str, row)))
+        return cls(tuple(map(str, frame.columns)), tuple(present))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def titles(self) -> list[str]:
+        """Groups in words."""
+        return [", ".join(map(str, label)) for label in self.labels]
+
+    def codes(self, sensitive_features: Any, n_rows: int) -> npt.NDArray[np.int64]:
+        """Return the position of each row's group.
+
+        Parameters
+        ----------
+        sensitive_features : array-like of shape (rows,) or (rows, features)
+            The same features as were learned.
+        n_rows : int
+            How many rows there should be.
+
+        Raises
+        ------
+        InvalidDataError
+            If there is another number of rows or features, or a group that did not occur in training.
+        """
+        frame = _frame(sensitive_features, n_rows)
+        if frame.shape[1] != len(self.names):
+            raise InvalidDataError(
+                f"sensitive_features: got {frame.shape[1]} feature(s), expected {len(self.names)}: {', '.join(self.names)}."
+            )
+        position = {label: i for i, label in enumerate(self.labels)}
+        rows = [tuple(row) for row in frame.itertuples(index=False)]
+        unseen = sorted({str(row if len(row) > 1 else row[0]) for row in rows if row not in position})
+        if unseen:
+            raise InvalidDataError(
+                f"sensitive_features: group {unseen[0]!r} did not occur in training, where the groups were "
+                f"{', '.join(self.titles)}; mark it as missing, if the training rows had missing values, or fit with rows of it."
+            )
+        return np.array([position[row] for row in rows], dtype=np.int64)
+
+
+def _frame(sensitive_features: Any, n_rows: int) -> pd.DataFrame:
+    """Return one column for each feature, missing values named."""
+    if isinstance(sensitive_features, pd.DataFrame):
+        frame = sensitive_features
+    elif isinstance(sensitive_features, pd.Series):
+        frame = sensitive_features.to_frame("sensitive" if sensitive_features.name is None else sensitive_features.name)
+    else:
+        array = np.asarray(sensitive_features)
+        if array.ndim not in (1, 2):
+            raise InvalidDataError(
+                f"sensitive_features: got an array of shape {array.shape}; expected one value, or several, for each row."
+            )
+        columns = array[:, None] if array.ndim == 1 else array
+        names = ["sensitive"] if columns.shape[1] == 1 else [f"sensitive {i + 1}" for i in range(columns.shape[1])]
+        frame = pd.DataFrame(columns, columns=names)
+    if len(frame) != n_rows:
+        raise InvalidDataError(f"sensitive_features: got {len(frame)} rows for {n_rows} rows of X; give one per row.")
+    if not frame.shape[1]:
+        raise InvalidDataError("sensitive_features: got no column; expected at least one.")
+    frame = frame.astype(object)
+    return frame.where(frame.notna(), UNKNOWN)

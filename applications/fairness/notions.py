@@ -1,0 +1,58 @@
+"""Notions of group fairness: which rates of favourable decisions are compared, and among which rows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fewshot.errors import InvalidParameterError
+
+__all__ = ["NOTIONS", "Notion", "notion_of"]
+
+
+class Notion(NamedTuple):
+    """A notion of group fairness.
+
+    Parameters
+    ----------
+    name : str
+        As the parameter `constraint` takes it.
+    events : tuple of str
+        Rows among which the groups' rates of favourable decisions are compared: "all", "positive" (whose outcome was favourable)
+        and "negative".
+    """
+
+    name: str
+    events: tuple[str, ...]
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the rates can only be known where outcomes are."""
+        return self.events != ("all",)
+
+    def among(self, favourable: npt.NDArray[np.bool_] | None, n_rows: int) -> npt.NDArray[np.bool_]:
+        """Return which rows each event holds, shape (events, rows); `favourable` are the outcomes."""
+        if favourable is None:
+            return np.ones((1, n_rows), dtype=bool)
+        of = {"all": np.ones(n_rows, dtype=bool), "positive": favourable, "negative": ~favourable}
+        return np.stack([of[event] for event in self.events])
+
+
+NOTIONS = {
+    notion.name: notion
+    for notion in (
+        Notion("demographic_parity", ("all",)),
+        Notion("equal_opportunity", ("positive",)),
+        Notion("false_positive_rate_parity", ("negative",)),
+        Notion("equalized_odds", ("positive", "negative")),
+    )
+}
+
+
+def notion_of(name: str, parameter: str = "constraint") -> Notion:
+    """Return a notion by name, or raise an error that lists them."""
+    if not isinstance(name, str) or name not in NOTIONS:
+        raise InvalidParameterError(f"{parameter}: got {name!r}; expected one of {', '.join(map(repr, NOTIONS))}.")
+    return NOTIONS[name]

@@ -1,0 +1,47 @@
+"""Groups: what they are made of, and what is said of a group that was not there."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fewshot.applications.fairness.groups import UNKNOWN, Groups
+from fewshot.errors import InvalidDataError
+
+
+@pytest.mark.parametrize("kind", [list, np.array, pd.Series, lambda s: pd.DataFrame({"sex": s})])
+def test_one_feature(kind):
+    groups = Groups.learn(kind(["m", "f", "m"]), 3)
+    assert groups.titles == ["f", "m"] and len(groups) == 2
+    assert groups.codes(kind(["f", "f", "m"]), 3).tolist() == [0, 0, 1]
+
+
+def test_features_are_crossed_and_only_what_occurs_is_a_group():
+    frame = pd.DataFrame({"sex": ["m", "f", "f"], "race": [1, 1, 2]})
+    groups = Groups.learn(frame, 3)
+    assert groups.titles == ["f, 1", "f, 2", "m, 1"]
+    assert groups.codes(frame.iloc[::-1], 3).tolist() == [1, 0, 2]
+    with pytest.raises(InvalidDataError, match="did not occur in training.*f, 1, f, 2, m, 1"):
+        groups.codes(pd.DataFrame({"sex": ["m"], "race": [2]}), 1)
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_missing_is_a_group_of_its_own(missing):
+    groups = Groups.learn(pd.Series(["m", missing, "f"], dtype=object), 3)
+    assert UNKNOWN in groups.titles and len(groups) == 3
+    assert groups.codes(pd.Series([missing], dtype=object), 1).tolist() == [groups.titles.index(UNKNOWN)]
+
+
+def test_numbers_stay_the_same_group_whatever_their_type():
+    groups = Groups.learn(np.array([0, 1, 1]), 3)
+    assert groups.codes([1.0, 0.0], 2).tolist() == [1, 0]
+    assert groups.codes(np.array([True, False]), 2).tolist() == [1, 0]
+
+
+def test_mistakes():
+    groups = Groups.learn(["a", "b"], 2)
+    with pytest.raises(InvalidDataError, match="^sensitive_features: got 2 rows for 3 rows of X"):
+        groups.codes(["a", "b"], 3)
+    with pytest.raises(InvalidDataError, match="^sensitive_features: group 'c' did not occur"):
+        groups.codes(["c"], 1)
+    with pytest.raises(InvalidDataError, match=r"^sensitive_features: got 2 feature\(s\), expected 1"):
+        groups.codes(pd.DataFrame({"a": ["a"], "b": ["b"]}), 1)
