@@ -6,8 +6,8 @@
     python tests/benchmarks/never_worse.py --report              # what the last runs found, all cells together
 
 The cells are listed in _cells.py. In each, the comparator is the baseline that does best on the training tasks; the one that turned
-out best on the test tasks is printed beside it. Each part that ends is written to logs/never_worse/ (its table, the scores of all
-methods, and a line in runs.txt); --report corrects all p-values together.
+out best on the test tasks is printed beside it. Each part that ends is written to logs/never_worse/ (its table, the mean scores of
+all methods, and a line in runs.txt); --report corrects all p-values together.
 """
 
 import argparse
@@ -51,8 +51,9 @@ def run(name: str, part: Part, n_jobs: int) -> None:
         print(found)
     LOGS.mkdir(parents=True, exist_ok=True)
     table.round(6).to_csv(LOGS / f"{_file(name)}.csv", index=False)
-    by_task = scores.groupby(["method", "task", "shots", "metric"], sort=False)["value"].mean().reset_index()
-    by_task.round(5).to_csv(LOGS / f"{_file(name)}_scores.csv", index=False)
+    by_task = scores.groupby(["metric", "method", "shots", "task"], sort=False)["value"].mean()
+    means = by_task.groupby(level=[0, 1, 2], sort=False).mean().unstack("shots")
+    means.round(4).to_csv(LOGS / f"{_file(name)}_methods.csv")
     seconds = time.perf_counter() - began
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     with (LOGS / "runs.txt").open("a") as log:
