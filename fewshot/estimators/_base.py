@@ -157,7 +157,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
     def _fit_meta(self, X: Any, y: Any, tasks: Any, blocks: Any, time: Any, sample_weight: Any) -> Self:
         if is_stacked(self, is_sampler(X)):
             return self._fit_stack(X, y, tasks, blocks, time, sample_weight)
-        self._forget("_stack", "adaptation_report_", "members_")
+        self._forget("_stack", "_held_out", "adaptation_report_")
         adaptation = self._adaptation()
         dtype = self._dtype()
         again = bool(self.warm_start) and hasattr(self, "_parameters")
@@ -248,7 +248,7 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
         return self
 
     def _use_stack(self, fit: StackFit, stack: Stack) -> None:
-        self._stack = stack
+        self._stack, self._held_out = stack, fit.held_out
         self.adaptation_report_ = report_on(fit, stack, self._unit())
         networks = {m.name: m.model for m in stack.members if isinstance(m, NetworkMember)}
         self.n_iter_ = max([1, *(int(model.n_iter_) for model in networks.values())])

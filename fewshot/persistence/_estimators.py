@@ -29,6 +29,7 @@ from ._registry import estimator_from_state, estimator_state
 __all__ = ["Builder", "UsersModule", "describe_module", "from_state", "to_state"]
 
 REBUILT = ("_template", "_functional", "module_")
+LEFT_BEHIND = ("_held_out",)  # about training rows, which a file does not hold
 PROBE_ROWS = 4
 TOLERANCE = 1e-3  # of the outputs for these rows, relative to the largest: another machine, not another network
 
@@ -76,7 +77,7 @@ def to_state(model: MetaEstimator) -> dict[str, dict[str, Any]]:
     """
     state = estimator_state(model)
     state["parameters"] = {**state["parameters"], "module": describe_module(model.module)}
-    for name in REBUILT:
+    for name in (*REBUILT, *LEFT_BEHIND):
         state["fitted"].pop(name, None)
     if not hasattr(model, "_parameters"):
         return state

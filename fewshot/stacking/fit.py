@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +31,39 @@ from .responses import Response, TaskLosses
 from .stack import Stack, column_ranges
 from .weights import ROWS_PER_TASK, bootstrap_weights, stacking_weights
 
-__all__ = ["StackFit"]
+__all__ = ["HeldOut", "StackFit"]
 
 logger = logging.getLogger("fewshot")
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Judged = tuple[Floats, npt.NDArray[np.float64], Ints]  # predictions, targets and tasks of query rows
+
+
+class Judged(NamedTuple):
+    """What all members say about query rows of held-out tasks."""
+
+    predictions: Floats  # (rows, columns, outputs)
+    y: npt.NDArray[Any]
+    task: Ints
+    row: Ints  # of the training table, as it was given
+
+
+class HeldOut(NamedTuple):
+    """What the stack says about training rows, by members that were not trained on their tasks.
+
+    Parameters
+    ----------
+    row : ndarray of int, shape (rows,)
+        Positions in the training table; a row that several episodes asked for stands here once.
+    task : ndarray of int, shape (rows,)
+        Positions of their tasks, in sorted order of the labels.
+    prediction : ndarray of shape (rows, outputs)
+        Values, or log-probabilities.
+    """
+
+    row: Ints
+    task: Ints
+    prediction: Floats
+
 
 TINY = 1e-12  # spread of a column that is constant but for rounding
 HELD_OUT_ROWS = 6000  # query rows that judge one support size, about
@@ -83,6 +111,7 @@ class StackFit:
     dropped: list[str] = field(default_factory=list)
     stack: Stack | None = None
     losses: dict[int, dict[str, float]] = field(default_factory=dict)
+    held_out: dict[int, HeldOut] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         x, weight = self.pool.x.numpy(), self.pool.weight.numpy()
@@ -164,7 +193,9 @@ class StackFit:
                 out = self._predict(
                     members, episodes.support_set(self.pool), episodes.query, episodes.query_episode, fold
                 )
-                found[k] = out, self.pool.y.numpy()[episodes.query], episodes.task[episodes.query_episode]
+                rows = episodes.query
+                task = episodes.task[episodes.query_episode]
+                found[k] = Judged(out, self.pool.y.numpy()[rows], task, self.pool.order[rows])
         return found
 
     def _drop_members(self) -> None:
@@ -189,7 +220,7 @@ class StackFit:
         for name in names:
             keep[ranges[name]] = False
         members = [m for m in self.members if m.name not in names]
-        judged = [{k: (p[:, keep], y, task) for k, (p, y, task) in part.items()} for part in self.judged]
+        judged = [{k: j._replace(predictions=j.predictions[:, keep]) for k, j in part.items()} for part in self.judged]
         self.members, self.judged, self.dropped = members, judged, self.dropped + names
 
     def _end_trials(self) -> None:
@@ -214,6 +245,7 @@ class StackFit:
             table_of_losses, there = self._losses(k)
             weights.append(self._weights(k, table_of_losses, there))
             losses[k] = self._held_out_losses(table_of_losses, there)
+            self.held_out[k] = self._held_out(k, weights[-1])
         n_columns = 1 + sum(len(m.variants) for m in self.members)
         table = np.array(weights).reshape(len(sizes), n_columns)
         useful = {n for n, c in column_ranges(self.members).items() if table[:, c].sum(1).max(initial=0.0) > 1e-3}
@@ -268,15 +300,27 @@ class StackFit:
     def _sizes(self, n_tasks: float) -> list[int]:
         """Support sizes that were judged by enough of so many tasks."""
         every = sorted({k for part in self.judged for k in part})
-        judges = {k: sum(len(np.unique(part[k][2])) for part in self.judged if k in part) for k in every}
+        judges = {k: sum(len(np.unique(part[k].task)) for part in self.judged if k in part) for k in every}
         return [k for k in every if judges[k] >= enough_judges(n_tasks)]
 
     def _losses(self, k: int) -> tuple[TaskLosses, npt.NDArray[np.bool_]]:
         """Losses of mixtures at one support size, and which tasks were judged there."""
-        parts = [part[k] for part in self.judged if k in part]
-        predictions, y, task = (np.concatenate(c) for c in zip(*parts, strict=True))
+        all_of = self._all_judged(k)
         n_tasks = self.pool.n_tasks
-        return self.response.losses(predictions, y, task, n_tasks), np.bincount(task, minlength=n_tasks) > 0
+        losses = self.response.losses(all_of.predictions, all_of.y, all_of.task, n_tasks)
+        return losses, np.bincount(all_of.task, minlength=n_tasks) > 0
+
+    def _all_judged(self, k: int) -> Judged:
+        parts = [part[k] for part in self.judged if k in part]
+        return Judged(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def _held_out(self, k: int, weights: Floats) -> HeldOut:
+        """Mix what was said about the rows of all tasks at one support size; of a row asked for twice the first answer counts."""
+        all_of = self._all_judged(k)
+        row, first = np.unique(all_of.row, return_index=True)
+        predictions = all_of.predictions[first]
+        mixed = self.response.mix(predictions, np.broadcast_to(weights, predictions.shape[:2]))
+        return HeldOut(row, all_of.task[first], mixed)
 
     def _weights(self, k: int, table: TaskLosses, there: npt.NDArray[np.bool_]) -> Floats:
         """Weights of the columns at one support size."""
