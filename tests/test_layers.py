@@ -60,6 +60,10 @@ INSIDE_APPLICATIONS = {
         "notions",
         "gaps",
         "groups",
+        "rule",
+        "multipliers",
+        "constraint_report",
+        "classifier",
     ],
     "rl": [
         "checks",

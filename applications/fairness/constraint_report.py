@@ -1,0 +1,49 @@
+"""What a constraint costs and whether it is met, on tasks that were held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+__all__ = ["ConstraintReport"]
+
+
+@dataclass(frozen=True)
+class ConstraintReport:
+    """How a fairness-constrained classifier does on held-out training tasks; print it for the answer in words.
+
+    Parameters
+    ----------
+    constraint : str or None
+        The notion; None if the classifier is not constrained.
+    bound : float
+        The largest gap allowed.
+    groups : tuple of str
+        The groups.
+    table : DataFrame
+        One row each for decisions "unconstrained", "group unknown" and "group known": `error`, share of wrong decisions; `gap`, the
+        root of the debiased squared gap, averaged over tasks, of the pair of groups where it is largest; `feasible`, whether that
+        is within the bound.
+    n_tasks, n_rows : int
+        Held-out tasks and rows that this rests on.
+    """
+
+    constraint: str | None
+    bound: float
+    groups: tuple[str, ...]
+    table: pd.DataFrame
+    n_tasks: int
+    n_rows: int
+
+    def __str__(self) -> str:
+        if self.constraint is None:
+            return "Not constrained: fit_meta was called without sensitive_features."
+        lines = [
+            f"{self.constraint.replace('_', ' ')} within {self.bound:g} between {', '.join(self.groups)}; {self.n_tasks} held-out "
+            f"tasks, {self.n_rows} rows."
+        ]
+        for name, row in self.table.iterrows():
+            said = "" if name == "unconstrained" or row["feasible"] else " NOT within the bound: tasks differ too much."
+            lines.append(f"{name}: gap {row['gap']:.3f}, errors {row['error']:.1%}.{said}")
+        return "\n".join(lines)
