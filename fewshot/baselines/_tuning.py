@@ -69,7 +69,7 @@ def tune(
     draws : int
         Supports of each size drawn per task.
     max_tasks : int
-        At most so many tasks are adapted to, drawn at random.
+        At most so many tasks are adapted to, drawn at random; without shots all are judged.
     random_state : int, RandomState or None
         Seed of the supports.
     """
@@ -96,17 +96,19 @@ def tune(
 def draw_episodes(
     table: Table, shots: Sequence[int], max_tasks: int, rng: np.random.Generator
 ) -> list[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Rows of support and query, for each number of shots, of all tasks together."""
+    """Draw rows of support and query, for each number of shots, of `max_tasks` tasks together; without shots of all."""
     task_set = table.task_set()
     chosen = rng.permutation(task_set.n_tasks)[:max_tasks]
     ranks = rank_rows(task_set, chosen, rng)
     enough = (ranks.limit > 0)[ranks.segment]
     episodes = []
     for k in shots:
+        if k == 0:  # nobody adapts, so that all tasks can be judged at no cost, and nothing is drawn
+            episodes.append((0, np.empty(0, dtype=np.int64), np.arange(table.n_rows)))
+            continue
         support, query = ranks.split(np.minimum(k, ranks.limit))
-        query &= enough | (k == 0)
         rows = task_set.order[ranks.row]
-        episodes.append((k, rows[support], rows[query]))
+        episodes.append((k, rows[support], rows[query & enough]))
     return episodes
 
 

@@ -78,3 +78,15 @@ def test_episodes_keep_blocks_on_one_side_and_give_every_adapted_task_a_support(
         assert len(support) == 0 if k == 0 else set(table.codes[query]) <= set(table.codes[support])
         side = {(t, b) for t, b in zip(TASKS[support], blocks[support], strict=True)}
         assert not side & {(t, b) for t, b in zip(TASKS[query], blocks[query], strict=True) if t != 11}
+
+
+def test_models_that_do_not_adapt_are_judged_on_all_tasks_and_the_same_way_every_time():
+    rng = np.random.default_rng(0)
+    tasks = np.repeat(np.arange(150), 3)  # more than are adapted to
+    X = rng.normal(size=(450, 2))
+    table = Table.read(X, X[:, 0] + rng.normal(size=450), tasks)
+    (episode,) = draw_episodes(table, (0,), 100, rng)
+    assert len(episode[1]) == 0 and len(episode[2]) == 450
+    grid = {"alpha": [1.0, 1.1, 1.2, 1.3]}
+    chosen = [PooledModel(Ridge(), param_grid=grid).fit_meta(X, table.y, tasks=tasks).best_params_ for _ in range(4)]
+    assert all(params == chosen[0] for params in chosen)
