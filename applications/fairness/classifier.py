@@ -274,8 +274,8 @@ default="demographic_parity"
             tasks, task = np.unique(own[k].task[first], return_inverse=True)
             parts["row"].append(row)
             parts["task"].append(n_tasks + task)
-            parts["probability"].append(np.exp(own[k].prediction[first])[:, self._favourable_column])
-            parts["membership"].append(_memberships(guessed[k].prediction[second], len(self.groups_)))
+            parts["probability"].append(_probabilities(own[k].prediction[first])[:, self._favourable_column])
+            parts["membership"].append(_probabilities(guessed[k].prediction[second]))
             n_tasks += len(tasks)
         if not n_tasks:
             raise InvalidDataError(
@@ -293,10 +293,14 @@ default="demographic_parity"
             n_tasks,
             favourable[row],
         )
+        self._n_tasks, self._n_rows = (
+            len(np.unique(np.concatenate([o.task for o in own.values()]))),
+            len(np.unique(row)),
+        )
         self._notion, self._pool = notion, {"unknown": pool, "known": _told(pool)}
         self.bound_ = self._bound_of_penalty() if bound is None else bound
         self.multipliers_ = {mode: fit_multipliers(notion, self.bound_, rows) for mode, rows in self._pool.items()}
-        self._report(len(np.unique(row)))
+        self._report()
 
     def _bound_of_penalty(self) -> float:
         tried = [fit_multipliers(self._notion, b, self._pool["unknown"]) for b in BOUNDS_OF_PENALTY]
@@ -304,7 +308,7 @@ default="demographic_parity"
         costs = [found.error + self.penalty * found.gap for found in tried]
         return BOUNDS_OF_PENALTY[int(np.argmin(costs))]
 
-    def _report(self, n_rows: int) -> None:
+    def _report(self) -> None:
         free = fit_multipliers(self._notion, UNCONSTRAINED, self._pool["known"])
         rows = {"unconstrained": free, "group unknown": self.multipliers_["unknown"]}
         if self.use_sensitive_at_predict:
@@ -313,7 +317,7 @@ default="demographic_parity"
             {name: {"error": m.error, "gap": m.gap, "feasible": m.gap <= self.bound_} for name, m in rows.items()}
         ).T
         self.constraint_report_ = ConstraintReport(
-            self._notion.name, self.bound_, tuple(self.groups_.titles), table, self._pool["known"].n_tasks, n_rows
+            self._notion.name, self.bound_, tuple(self.groups_.titles), table, self._n_tasks, self._n_rows
         )
 
     @property
@@ -387,43 +391,73 @@ default="demographic_parity"
         if X_unlabelled is not None:
             parts.append((X_unlabelled, sensitive_unlabelled, tasks_unlabelled, None))
         known = [part for part in parts if part[1] is not None]
-        adapted._state = adapted._adapted_thresholds(known, state.labels)
+        adapted._state = adapted._rows_of_tasks(known, state.labels)
+        adapted._adapt_multipliers()
         return adapted
 
-    def _adapted_thresholds(self, parts: list[tuple[Any, Any, Any, Any]], labels: Any) -> dict[str, Any]:
-        """Learn who is who in the tasks, and multipliers of their own."""
-        n_tasks = 1 if labels is None else len(labels)
-        still = {mode: np.repeat(found.values[None], n_tasks, axis=0) for mode, found in self.multipliers_.items()}
+    def _rows_of_tasks(self, parts: list[tuple[Any, Any, Any, Any]], labels: Any) -> dict[str, Any]:
+        """Learn who is who in the tasks, and keep the rows that tell of their gaps."""
         if not parts:
-            return {"guess": self._group_classifier, "multipliers": still, "labels": labels}
+            return {"guess": None, "present": np.empty(0, dtype=np.int64), "rows": None, "labels": labels}
         rows = [self._rows_of(part, labels) for part in parts]
         codes, task = (np.concatenate([r[i] for r in rows]) for i in (0, 1))
-        X = _stacked([part[0] for part in parts])
-        # Tasks without a row of known group still need a place in the model that guesses groups.
-        guess = self._group_classifier.adapt(X, codes, tasks=task)
-        present = np.unique(task)
-        usable = [
-            (part, r)
-            for part, r in zip(parts, rows, strict=True)
-            if part[3] is not None or not self._notion.needs_labels
-        ]
-        if usable:
-            X = _stacked([part[0] for part, _ in usable])
-            codes, task = (np.concatenate([r[i] for _, r in usable]) for i in (0, 1))
-            outcome = np.concatenate([np.zeros(len(r[0]), bool) if p[3] is None else p[3] for p, r in usable])
-            probability = self.classifier_.predict_proba(X, tasks=None if labels is None else labels[task])
-            membership = _memberships(np.log(np.maximum(guess.predict_proba(X, tasks=task), 1e-12)), len(self.groups_))
-            found = Scored(
-                probability[:, self._favourable_column],
-                membership,
-                codes,
-                self._notion.among(outcome, len(codes)),
-                task,
-                n_tasks,
-            )
-            scored = {"unknown": found, "known": _told(found)}
-            still = {mode: self.multipliers_[mode].for_tasks(rows_of) for mode, rows_of in scored.items()}
-        return {"guess": guess, "present": present, "multipliers": still, "labels": labels}
+        # Tasks without a row whose group is known have no place in this model; the unadapted one guesses for them.
+        guess = self._group_classifier.adapt(_stacked([part[0] for part in parts]), codes, tasks=task)
+        state = {"guess": guess, "present": np.unique(task), "rows": None, "labels": labels}
+        labelled = [part[3] is not None or not self._notion.needs_labels for part in parts]
+        if not any(labelled):
+            return state
+        kept = [i for i, usable in enumerate(labelled) if usable]
+        X = _stacked([parts[i][0] for i in kept])
+        codes, task = (np.concatenate([rows[i][j] for i in kept]) for j in (0, 1))
+        outcome = [np.zeros(len(rows[i][0]), dtype=bool) if parts[i][3] is None else parts[i][3] for i in kept]
+        probability = self.classifier_.predict_proba(X, tasks=None if labels is None else labels[task])
+        found = Scored(
+            probability[:, self._favourable_column],
+            guess.predict_proba(X, tasks=task),
+            codes,
+            self._notion.among(np.concatenate(outcome), len(codes)),
+            task,
+            1 if labels is None else len(labels),
+        )
+        return state | {"rows": {"unknown": found, "known": _told(found)}}
+
+    def _adapt_multipliers(self) -> None:
+        """Find the multipliers of each task adapted to."""
+        state = self._state
+        n_tasks = 1 if state["labels"] is None else len(state["labels"])
+        own = {}
+        for mode, found in self.multipliers_.items():
+            rows = None if state["rows"] is None else state["rows"][mode]
+            own[mode] = np.repeat(found.values[None], n_tasks, axis=0) if rows is None else found.for_tasks(rows)
+        self._state = state | {"multipliers": own}
+
+    def with_bound(self, bound: float) -> Self:
+        """Return the same model with another bound on the gap; nothing is trained again.
+
+        Parameters
+        ----------
+        bound : float
+            Largest gap.
+
+        Returns
+        -------
+        FairnessConstrainedClassifier
+            Fitted, and adapted if this one is.
+        """
+        self._require_fitted("with_bound")
+        if not hasattr(self, "groups_"):
+            raise NotFittedError("with_bound: the model was fitted without sensitive_features; nothing is constrained.")
+        other = copy.copy(self)
+        other.bound, other.penalty = bound, None
+        _, other.bound_ = other._checked()
+        other.multipliers_ = {
+            mode: fit_multipliers(self._notion, other.bound_, rows) for mode, rows in self._pool.items()
+        }
+        other._report()
+        if hasattr(self, "_state"):
+            other._adapt_multipliers()
+        return other
 
     def _rows_of(self, part: tuple[Any, Any, Any, Any], labels: Any) -> tuple[Ints, Ints]:
         X, sensitive, tasks, _ = part
@@ -506,8 +540,8 @@ default="demographic_parity"
     def _guessed(self, X: Any, task: Ints, state: dict[str, Any] | None) -> Floats:
         """Probabilities of the groups given the features."""
         plain = self._group_classifier
-        if state is None or "present" not in state:
-            return _memberships(np.log(np.maximum(plain.predict_proba(X), 1e-12)), len(self.groups_))
+        if state is None or not len(state["present"]):
+            return plain.predict_proba(X)
         out = np.empty((len(task), len(self.groups_)))
         adapted = np.isin(task, state["present"])
         rows = np.asarray(X) if not hasattr(X, "iloc") else X
@@ -532,10 +566,9 @@ def _told(rows: Scored) -> Scored:
     return Scored(rows.probability, membership, rows.group, rows.among, rows.task, rows.n_tasks, rows.favourable)
 
 
-def _memberships(logits: Floats, n_groups: int) -> Floats:
-    """Group probabilities from log-probabilities."""
+def _probabilities(logits: Floats) -> Floats:
     p = np.exp(logits)
-    return np.asarray(p / p.sum(1, keepdims=True)).reshape(-1, n_groups)
+    return np.asarray(p / p.sum(1, keepdims=True))
 
 
 def _stacked(parts: list[Any]) -> Any:
