@@ -30,7 +30,7 @@ Ints = npt.NDArray[np.int64]
 NEGLIGIBLE = 0.02  # a candidate with less weight is dropped
 ALPHAS = tuple(float(a) for a in np.logspace(-1, 5, 7))
 CS = tuple(float(c) for c in np.logspace(-4, 1, 6))
-FEWEST_FOR_BOOSTING = 300
+FEWEST_FOR_BOOSTING = 60  # a leaf holds twenty rows or more
 # Early stopping would hold out rows of seen tasks; the number of trees is chosen over tasks instead.
 BOOSTING = {"max_iter": [30, 100], "max_leaf_nodes": [7, 31]}
 
@@ -49,7 +49,7 @@ def candidate_models(response: Response, base: Any, n_outputs: int, seed: int, n
     seed : int
         Seed of boosting.
     n_rows : int
-        Training rows; boosting is tried from a few hundred on.
+        Training rows; boosting is tried from sixty on.
     """
     constant: Any = DummyClassifier(strategy="prior") if response.classifies else DummyRegressor()
     if base is None:

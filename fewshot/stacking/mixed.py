@@ -14,12 +14,14 @@ from .responses import Response
 __all__ = ["MixedSlopes"]
 
 Floats = npt.NDArray[np.float64]
+LEAST_SHARE = 0.01  # of a column's variance that must lie within tasks for a slope of their own
 
 
 class MixedSlopes:
-    """Fixed effects and independent random effects of an intercept and of every column, by restricted maximum likelihood.
+    """Fixed effects, and independent random effects of an intercept and of columns that vary in tasks, by restricted likelihood.
 
-    Its fixed effects are estimated within tasks as well as between them, which the pooled base's are not.
+    Its fixed effects are estimated within tasks as well as between them, which the pooled base's are not. A column that is
+    (nearly) constant in every task has no random slope: it could not be told from the intercept, and takes its variance by chance.
 
     Parameters
     ----------
@@ -44,12 +46,15 @@ class MixedSlopes:
             return
         codes = task_codes(pool)
         residual = pool.y.numpy() - offset
+        varies = _share_within_tasks(x, w, codes, pool.n_tasks) >= LEAST_SHARE
+        varies[0] = True
+        order, n_random = np.argsort(~varies, kind="stable"), int(varies.sum())
         for column in range(offset.shape[1]):
             y = residual[:, column]
             if float((w * y * y).sum()) <= 1e-12:
                 continue
-            found = estimate(moments(x, d, y, w, codes, pool.n_tasks))
-            self.fixed[:, column], self.ratios[:, column] = found.beta, found.ratios
+            found = estimate(moments(x[:, order], n_random, y, w, codes, pool.n_tasks))
+            self.fixed[order, column], self.ratios[order[:n_random], column] = found.beta, found.ratios
 
     def adapt(self, support: TaskSet, offset: Floats) -> State:
         """Predict each task's random effects."""
@@ -68,6 +73,15 @@ class MixedSlopes:
             mine = task == t
             out[mine, 0] += x[mine] @ state["effects"][t]
         return out
+
+
+def _share_within_tasks(x: Floats, weight: Floats, codes: npt.NDArray[np.int64], n_tasks: int) -> Floats:
+    """Share of each column's variance that lies within tasks."""
+    total = np.maximum(np.bincount(codes, weights=weight, minlength=n_tasks), 1e-300)[:, None]
+    sums = np.stack([np.bincount(codes, weights=weight * column, minlength=n_tasks) for column in x.T], axis=1)
+    within = (weight[:, None] * (x - (sums / total)[codes]) ** 2).sum(0)
+    overall = (weight[:, None] * (x - np.average(x, axis=0, weights=weight)) ** 2).sum(0)
+    return np.asarray(np.divide(within, overall, out=np.zeros_like(within), where=overall > 0))
 
 
 def _with_one(x: Floats) -> Floats:

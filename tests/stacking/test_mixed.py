@@ -46,3 +46,15 @@ def test_fewer_rows_than_columns_stay_at_the_offset():
     offset = np.full((4, 1), 7.0)
     out = member.predict(member.adapt(few, offset), few.x.numpy(), np.array([0, 0, 1, 1]), offset)
     np.testing.assert_array_equal(out[:, 0], offset)
+
+
+def test_columns_that_are_constant_in_tasks_have_no_slope_of_their_own():
+    rng = np.random.default_rng(0)
+    tasks = np.repeat(np.arange(9), 11)
+    X = np.column_stack([rng.uniform(0, 5, 99), rng.normal(size=9)[tasks], np.ones(99)])
+    y = (X[:, 0] * (1 + 0.2 * rng.normal(size=9))[tasks] + rng.normal(size=9)[tasks] + 0.3 * rng.normal(size=99))[
+        :, None
+    ]
+    member = MixedSlopes(VALUES)
+    member.fit(TaskSet.from_arrays(X, y, tasks, dtype=torch.float64), np.zeros((99, 1)), rng)
+    assert (member.ratios[:2, 0] > 0).all() and (member.ratios[2:, 0] == 0).all()
