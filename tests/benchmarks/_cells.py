@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.impute import SimpleImputer
 from sklearn.utils import Bunch
 
@@ -74,6 +75,20 @@ def remifentanil() -> Bunch:
     return data
 
 
+def heart_disease() -> Bunch:
+    """Codes as indicators, and what is missing as a column of its own: what a user does before a logistic regression.
+
+    A first run took codes as numbers; the pooled logistic regression had a log loss of .513 there, .475 in the figures to compare
+    with, and about .47 this way. Nothing else was looked at.
+    """
+    data = fetch_heart_disease()
+    codes = ["cp", "restecg", "slope", "thal"]
+    indicators = pd.get_dummies(data.data[codes].astype("Int64").astype(object), dtype=float)
+    missing = data.data.isna().astype(float).add_prefix("missing_")
+    data.data = pd.concat([data.data.drop(columns=codes), indicators, missing], axis=1)
+    return data
+
+
 PARTS = {
     "Parkinson's, random": Part(fetch_parkinsons_telemonitoring, (1, 5, 10, 20), False, folds=6),
     "Parkinson's, first visits": Part(fetch_parkinsons_telemonitoring, (5, 10, 20), False, "first", folds=6),
@@ -85,6 +100,6 @@ PARTS = {
     "remifentanil, first": Part(remifentanil, (5, 10), True, "first"),
     "ACS income": Part(fetch_acs_income, (5, 20, 100), True, folds=3, classes=True, scoring="accuracy"),
     "heart disease": Part(
-        fetch_heart_disease, (0, 5, 10, 20, 50), True, folds=4, draws=200, classes=True, scoring="neg_log_loss"
+        heart_disease, (0, 5, 10, 20, 50), True, folds=4, draws=200, classes=True, scoring="neg_log_loss"
     ),
 }
