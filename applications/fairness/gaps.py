@@ -25,6 +25,8 @@ __all__ = [
     "count_by_group",
     "debiased_squared_gap",
     "gap_interval",
+    "mean_over_tasks",
+    "pair_weights",
     "pairs_of",
     "permutation_floor",
     "rates_of",
@@ -35,6 +37,7 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+HALF_WEIGHT = 10.0
 
 
 def pairs_of(n_groups: int) -> list[tuple[int, int]]:
@@ -109,13 +112,33 @@ def debiased_squared_gap(favourable: npt.ArrayLike, rows: npt.ArrayLike) -> Floa
     return squared
 
 
+def pair_weights(rows: npt.ArrayLike) -> Floats:
+    """Return what each cell's gap is worth in a mean over tasks: little where one of the groups has few rows.
+
+    A gap between groups of n and m rows has a variance that falls with n m / (n + m) = r, to which tasks add their own; with
+    r / (r + 10) a task of twice five rows weighs a fifth of a large one.
+    """
+    n_first, n_second = (part.astype(np.float64) for part in _ends(np.asarray(rows)))
+    total = n_first + n_second
+    r = np.divide(n_first * n_second, total, out=np.zeros_like(total), where=total > 0)
+    return np.asarray(r / (r + HALF_WEIGHT))
+
+
+def mean_over_tasks(values: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
+    """Average (events, tasks, pairs) over tasks, leaving out NaN; 0 where nothing is left."""
+    values = np.asarray(values, dtype=np.float64)
+    w = np.where(np.isfinite(values), weights, 0.0)
+    total = (w * np.nan_to_num(values)).sum(-2)
+    return np.asarray(np.divide(total, w.sum(-2), out=np.zeros_like(total), where=w.sum(-2) > 0))
+
+
 def root_mean_squared_gap(favourable: npt.ArrayLike, rows: npt.ArrayLike, debiased: bool = True) -> float:
-    """Root of the mean squared gap over tasks, of the pair of groups where it is largest.
+    """Root of the mean squared gap over tasks, of the event and the pair of groups where it is largest.
 
     Parameters
     ----------
-    favourable, rows : array-like of int, shape (..., groups)
-        Counts; the leading axes are averaged over, cells that have no gap left out.
+    favourable, rows : array-like of int, shape (events, tasks, groups)
+        Counts; the mean over tasks has the weights of :func:`pair_weights`.
     debiased : bool, default=True
         Whether the sampling variance is taken off before averaging; what is then below zero counts as zero.
 
@@ -125,13 +148,9 @@ def root_mean_squared_gap(favourable: npt.ArrayLike, rows: npt.ArrayLike, debias
         NaN if no pair of groups has a gap anywhere.
     """
     squared = debiased_squared_gap(favourable, rows) if debiased else signed_gap(favourable, rows) ** 2
-    flat = squared.reshape(-1, squared.shape[-1])
-    known = np.isfinite(flat)
-    if not known.any():
+    if not np.isfinite(squared).any():
         return float("nan")
-    seen = known.any(0)
-    means = np.where(known, flat, 0.0).sum(0)[seen] / known.sum(0)[seen]
-    return float(np.sqrt(max(means.max(), 0.0)))
+    return float(np.sqrt(max(mean_over_tasks(squared, pair_weights(rows)).max(), 0.0)))
 
 
 def permutation_floor(favourable: npt.ArrayLike, rows: npt.ArrayLike) -> Floats:

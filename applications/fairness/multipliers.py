@@ -23,7 +23,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .gaps import count_by_group, debiased_squared_gap, pairs_of, root_mean_squared_gap, signed_gap
+from .gaps import (
+    count_by_group,
+    debiased_squared_gap,
+    mean_over_tasks,
+    pair_weights,
+    pairs_of,
+    root_mean_squared_gap,
+    signed_gap,
+)
 from .notions import Notion
 from .rule import decide, soften, thresholds
 
@@ -37,6 +45,7 @@ STEPS = 200
 HOTTEST, COLDEST, COOLING = 0.1, 0.01, 0.97
 FARTHEST = 0.45  # of a multiplier
 TIGHTER = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.1, 0.0)  # shares of the bound that the mean gap may keep
+LEAST_SPREAD = 1e-4  # tasks differ by .01 at least
 DIFFERENCE = 0.02  # for the slope of the gap
 
 
@@ -204,12 +213,13 @@ def fit_multipliers(notion: Notion, bound: float, rows: Scored) -> Multipliers:
     rows : Scored
         Rows with outcomes, of tasks that the models were not trained on.
     """
+    weights = pair_weights(rows.counts())
     counts = rows.counts().sum(1).astype(np.float64)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     best: Multipliers | None = None
     values = np.zeros_like(shares)
     for share in TIGHTER:
-        values = ascend(lambda at, t: _mean_gaps(notion, at, rows, t), values, share * bound, shares)
+        values = ascend(lambda at, t: _mean_gaps(notion, at, rows, t, weights), values, share * bound, shares)
         found = _judged(notion, bound, values, rows, shares)
         if best is None or found.gap < best.gap:
             best = found
@@ -219,16 +229,10 @@ def fit_multipliers(notion: Notion, bound: float, rows: Scored) -> Multipliers:
     return replace(best, slope=_slope(notion, best.values, rows))
 
 
-def _mean_gaps(notion: Notion, values: Floats, rows: Scored, temperature: float) -> Floats:
+def _mean_gaps(notion: Notion, values: Floats, rows: Scored, temperature: float, weights: Floats) -> Floats:
     """Mean over tasks of the signed gaps under soft decisions, shape (events, pairs)."""
     rates = rows.soft_rates(soften(rows.probability, thresholds(notion, values, rows.membership), temperature))
-    return _mean_over_tasks(signed_gap(rates, np.where(np.isfinite(rates), 1.0, 0.0)))
-
-
-def _mean_over_tasks(gaps: Floats) -> Floats:
-    known = np.isfinite(gaps)
-    total = np.where(known, gaps, 0.0).sum(1)
-    return np.asarray(np.divide(total, known.sum(1), out=np.zeros_like(total), where=known.any(1)))
+    return mean_over_tasks(signed_gap(rates, np.where(np.isfinite(rates), 1.0, 0.0)), weights)
 
 
 def _judged(notion: Notion, bound: float, values: Floats, rows: Scored, shares: Floats) -> Multipliers:
@@ -236,9 +240,9 @@ def _judged(notion: Notion, bound: float, values: Floats, rows: Scored, shares: 
     assert rows.favourable is not None
     decision = decide(rows.probability, thresholds(notion, values, rows.membership))
     k, n = rows.hard_counts(decision)
-    gap = max((root_mean_squared_gap(k[e], n[e]) for e in range(len(k))), default=np.nan)
-    mean = _mean_over_tasks(signed_gap(k, n))
-    spread = np.maximum(_mean_over_tasks(debiased_squared_gap(k, n)) - mean**2, 1e-4)
+    gap, weights = root_mean_squared_gap(k, n), pair_weights(n)
+    mean = mean_over_tasks(signed_gap(k, n), weights)
+    spread = np.maximum(mean_over_tasks(debiased_squared_gap(k, n), weights) - mean**2, LEAST_SPREAD)
     total = np.maximum(n.sum(1), 1)
     return Multipliers(
         notion,
@@ -257,10 +261,11 @@ def _judged(notion: Notion, bound: float, values: Floats, rows: Scored, shares: 
 
 def _slope(notion: Notion, values: Floats, rows: Scored) -> Floats:
     """Differentiate the mean gap by the multipliers, by central differences of soft decisions."""
+    weights = pair_weights(rows.counts())
     slope = np.zeros((values.shape[0], len(pairs_of(values.shape[1])), *values.shape))
     for at in np.ndindex(values.shape):
         step = np.zeros_like(values)
         step[at] = DIFFERENCE
-        ends = [_mean_gaps(notion, values + sign * step, rows, COLDEST) for sign in (1, -1)]
+        ends = [_mean_gaps(notion, values + sign * step, rows, COLDEST, weights) for sign in (1, -1)]
         slope[..., at[0], at[1]] = (ends[0] - ends[1]) / (2 * DIFFERENCE)
     return slope

@@ -71,17 +71,17 @@ def test_empty_cells_have_no_rate_and_no_gap():
     np.testing.assert_array_equal(rates_of(k, n), [[0.5, np.nan, 1.0]])
     for found in (signed_gap(k, n), permutation_floor(k, n), *gap_interval(k, n)):
         assert np.isfinite(found).tolist() == [[False, True, False]]
-    assert np.isnan(root_mean_squared_gap([[1, 0]], [[2, 0]]))
+    assert np.isnan(root_mean_squared_gap([[[1, 0]]], [[[2, 0]]]))
 
 
 def test_the_root_over_tasks_tends_to_the_true_gap_where_the_absolute_one_does_not():
     rng = np.random.default_rng(0)
     n = np.full((20_000, 2), 10)
     k = rng.binomial(n, [0.4, 0.5])
-    assert root_mean_squared_gap(k, n) == pytest.approx(0.1, abs=0.01)
+    assert root_mean_squared_gap(k[None], n[None]) == pytest.approx(0.1, abs=0.01)
     assert np.abs(signed_gap(k, n)).mean() > 0.17
-    assert root_mean_squared_gap(rng.binomial(n, 0.4), n) < 0.03
-    assert root_mean_squared_gap(k, n, debiased=False) > 0.2
+    assert root_mean_squared_gap(rng.binomial(n, 0.4)[None], n[None]) < 0.03
+    assert root_mean_squared_gap(k[None], n[None], debiased=False) > 0.2
 
 
 def test_rows_to_tell_have_the_power_they_claim():
