@@ -64,6 +64,7 @@ INSIDE_APPLICATIONS = {
         "multipliers",
         "constraint_report",
         "classifier",
+        "report",
     ],
     "rl": [
         "checks",
