@@ -226,9 +226,10 @@ default="demographic_parity"
                     f"sensitive_features: got one group only ({groups.titles[0]}); a constraint compares at least two."
                 )
             pos_label = self._favourable_label(y)
-        model = MAMLClassifier(random_state=self.random_state) if self.classifier is None else clone(self.classifier)
-        if not isinstance(model, MAMLClassifier):
-            raise InvalidParameterError(f"classifier: got {self.classifier!r}; expected a MAMLClassifier, or None.")
+        given = self.classifier
+        if given is not None and not isinstance(given, MAMLClassifier):
+            raise InvalidParameterError(f"classifier: got {given!r}; expected a MAMLClassifier, or None.")
+        model = MAMLClassifier(random_state=self.random_state) if given is None else clone(given)
         self.classifier_ = model.fit_meta(X, y, **columns)
         self.classes_ = self.classifier_.classes_
         self.n_features_in_ = self.classifier_.n_features_in_

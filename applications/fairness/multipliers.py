@@ -43,7 +43,8 @@ RATE = 0.1
 SMALLEST_SHARE = 0.1  # of a group among the rows of an event, as far as steps grow with its inverse
 STEPS = 200
 HOTTEST, COLDEST, COOLING = 0.1, 0.01, 0.97
-FARTHEST = 0.45  # of a multiplier
+FARTHEST = 3.0  # of a multiplier
+DECAY = 0.002  # of multipliers in a step: where two events pull one threshold both ways, theirs do not run away
 TIGHTER = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.1, 0.0)  # shares of the bound that the mean gap may keep
 LEAST_SPREAD = 1e-4  # tasks differ by .01 at least
 DIFFERENCE = 0.02  # for the slope of the gap
@@ -120,7 +121,7 @@ class Multipliers:
     values : ndarray of shape (events, groups)
         The multipliers.
     gap : float
-        Root of the debiased squared gap over held-out tasks.
+        Root of the debiased squared gap over held-out tasks, and no less than the mean gap.
     error : float
         Share of wrong decisions there.
     feasible : bool
@@ -196,7 +197,7 @@ def ascend(gaps: Any, start: Floats, bound: Floats | float, shares: Floats) -> F
         for p, (g, h) in enumerate(pairs):
             step[..., g] += beyond[..., p] * inverse[:, g]
             step[..., h] -= beyond[..., p] * inverse[:, h]
-        values = np.clip(values + RATE * step, -FARTHEST, FARTHEST)
+        values = np.clip((1 - DECAY) * values + RATE * step, -FARTHEST, FARTHEST)
         temperature = max(temperature * COOLING, COLDEST)
     return values
 
@@ -240,8 +241,10 @@ def _judged(notion: Notion, bound: float, values: Floats, rows: Scored, shares: 
     assert rows.favourable is not None
     decision = decide(rows.probability, thresholds(notion, values, rows.membership))
     k, n = rows.hard_counts(decision)
-    gap, weights = root_mean_squared_gap(k, n), pair_weights(n)
+    weights = pair_weights(n)
     mean = mean_over_tasks(signed_gap(k, n), weights)
+    # With few tasks the debiased square can come out below that of the mean, which cannot be so.
+    gap = max(root_mean_squared_gap(k, n), float(np.abs(mean).max()))
     spread = np.maximum(mean_over_tasks(debiased_squared_gap(k, n), weights) - mean**2, LEAST_SPREAD)
     total = np.maximum(n.sum(1), 1)
     return Multipliers(
@@ -250,7 +253,7 @@ def _judged(notion: Notion, bound: float, values: Floats, rows: Scored, shares: 
         values,
         float(gap),
         float((decision != rows.favourable).mean()),
-        bool(gap <= bound) or not np.isfinite(gap),
+        bool(gap <= bound),
         mean,
         spread,
         np.zeros((*mean.shape, *values.shape)),

@@ -201,7 +201,7 @@ class StackFit:
     def _drop_members(self) -> None:
         """Leave out members without weight, once enough tasks have judged."""
         seen = int((self.folds < len(self.judged)).sum())
-        if seen < FEWEST_JUDGES or len(self.judged) == self.n_folds:
+        if seen < FEWEST_JUDGES or len(self.judged) == self.n_folds or not any(m.expensive for m in self.members):
             return
         most: dict[str, float] = {}
         for k in self._sizes(self.pool.n_tasks * len(self.judged) / self.n_folds):
