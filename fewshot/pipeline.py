@@ -71,7 +71,8 @@ class MetaPipeline(Pipeline):
         y : array-like of shape (rows,) or (rows, outputs)
             Their targets.
         **columns
-            ``tasks``, ``sample_weight``, ``steps`` as the last step's `adapt` takes them.
+            ``tasks``, ``sample_weight``, ``steps`` and whatever else the last step's `adapt` takes; ``X_unlabelled`` is transformed
+            as `X` is.
 
         Returns
         -------
@@ -79,21 +80,26 @@ class MetaPipeline(Pipeline):
             The same transformers before the adapted last step; this pipeline is unchanged.
         """
         name, last = self.steps[-1]
+        if columns.get("X_unlabelled") is not None:
+            columns["X_unlabelled"] = self._transformed(columns["X_unlabelled"])
         adapted = copy.copy(self)
         adapted.steps = [*self.steps[:-1], (name, last.adapt(self._transformed(X), y, **columns))]
         return adapted
 
     # Pipeline's own methods drop what they do not know unless metadata routing is on.
 
-    def predict(self, X: Any, *, tasks: Any = None, return_std: bool = False) -> Any:
-        """Transform and predict; `tasks` and `return_std` as the last step takes them."""
-        asked = {"return_std": True} if return_std else {}  # a classifier has no such thing
+    def predict(self, X: Any, *, tasks: Any = None, return_std: bool = False, sensitive_features: Any = None) -> Any:
+        """Transform and predict; `tasks`, `return_std` and `sensitive_features` as the last step takes them."""
+        asked: dict[str, Any] = {"return_std": True} if return_std else {}  # a classifier has no such thing
+        if sensitive_features is not None:
+            asked["sensitive_features"] = sensitive_features
         return self.steps[-1][1].predict(self._transformed(X), tasks=tasks, **asked)
 
     @available_if(_last_step_has("predict_proba"))
-    def predict_proba(self, X: Any, *, tasks: Any = None) -> Any:
-        """Transform and predict class probabilities; `tasks` as the last step takes them."""
-        return self.steps[-1][1].predict_proba(self._transformed(X), tasks=tasks)
+    def predict_proba(self, X: Any, *, tasks: Any = None, sensitive_features: Any = None) -> Any:
+        """Transform and predict class probabilities; `tasks` and `sensitive_features` as the last step takes them."""
+        asked = {} if sensitive_features is None else {"sensitive_features": sensitive_features}
+        return self.steps[-1][1].predict_proba(self._transformed(X), tasks=tasks, **asked)
 
     @available_if(_last_step_has("decision_function"))
     def decision_function(self, X: Any, *, tasks: Any = None) -> Any:

@@ -19,7 +19,7 @@ from fewshot.tasks import factorize
 
 from .constraint_report import ConstraintReport
 from .groups import Groups
-from .multipliers import Scored, fit_multipliers
+from .multipliers import Multipliers, Scored, fit_multipliers
 from .notions import Notion, notion_of
 from .rule import thresholds
 
@@ -87,6 +87,15 @@ default="demographic_parity"
     fairness in binary classification, FAT*. Agarwal, Beygelzimer, Dudik, Langford, Wallach (2018), A reductions approach to fair
     classification, ICML, section 3, for the dual ascent.
     """
+
+    classes_: npt.NDArray[Any]
+    groups_: Groups
+    multipliers_: dict[str, Multipliers]
+    pos_label_: Any
+    bound_: float
+    _notion: Notion
+    _pool: dict[str, Scored]
+    _state: dict[str, Any]
 
     # Requested by default, so that with metadata routing on, pipelines and cross-validation pass them without ceremony.
     __metadata_request__fit = {
@@ -298,7 +307,8 @@ default="demographic_parity"
             len(np.unique(np.concatenate([o.task for o in own.values()]))),
             len(np.unique(row)),
         )
-        self._notion, self._pool = notion, {"unknown": pool, "known": _told(pool)}
+        self._notion = notion
+        self._pool = {"unknown": pool, "known": _told(pool)}
         self.bound_ = self._bound_of_penalty() if bound is None else bound
         self.multipliers_ = {mode: fit_multipliers(notion, self.bound_, rows) for mode, rows in self._pool.items()}
         self._report()
@@ -451,7 +461,8 @@ default="demographic_parity"
             raise NotFittedError("with_bound: the model was fitted without sensitive_features; nothing is constrained.")
         other = copy.copy(self)
         other.bound, other.penalty = bound, None
-        _, other.bound_ = other._checked()
+        other._checked()
+        other.bound_ = float(bound)
         other.multipliers_ = {
             mode: fit_multipliers(self._notion, other.bound_, rows) for mode, rows in self._pool.items()
         }

@@ -16,6 +16,7 @@ Newcombe (1998), Interval estimation for the difference between independent prop
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +98,8 @@ def signed_gap(favourable: npt.ArrayLike, rows: npt.ArrayLike) -> Floats:
     array([-0.5,  nan,  nan])
     """
     first, second = _ends(rates_of(favourable, rows))
-    return first - second
+    gap: Floats = first - second
+    return gap
 
 
 def debiased_squared_gap(favourable: npt.ArrayLike, rows: npt.ArrayLike) -> Floats:
@@ -209,7 +211,7 @@ def rows_to_tell(gap: float, rate: float = 0.5, level: float = 0.95, power: floa
     return int(np.ceil(2 * rate * (1 - rate) * (z / gap) ** 2))
 
 
-def _ends(values: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]]:
+def _ends(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Values of the first and of the second group of every pair."""
     pairs = np.array(pairs_of(values.shape[-1]), dtype=np.int64).reshape(-1, 2)
     return values[..., pairs[:, 0]], values[..., pairs[:, 1]]

@@ -167,7 +167,8 @@ class Multipliers:
 
         start = np.zeros((rows.n_tasks, *self.values.shape))
         found = ascend(expected, start, kept, self.shares)
-        return np.where((weight > 0).any((1, 2))[:, None, None], found, self.values)
+        told = np.asarray((weight > 0).any((1, 2)))
+        return np.where(told[:, None, None], found, self.values)
 
 
 def ascend(gaps: Any, start: Floats, bound: Floats | float, shares: Floats) -> Floats:

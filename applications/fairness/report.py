@@ -76,8 +76,9 @@ class FairnessReport:
 
     def __str__(self) -> str:
         lines = [f"{int(self.counts['all'].sum())} rows; groups: " + ", ".join(map(str, self.counts.index)) + "."]
-        for model, part in self.gaps.groupby("model", sort=False):
-            lines.append(f"{model}: accuracy {self.overall.loc[str(model), 'accuracy']:.3f}.")
+        for model in self.overall.index.astype(str):
+            lines.append(f"{model}: accuracy {self.overall.loc[model, 'accuracy']:.3f}.")
+            part = self.gaps[self.gaps["model"] == model]
             lines += ["  " + _sentence(row) for row in part.to_dict("records")]
         return "\n".join(lines)
 
@@ -160,10 +161,8 @@ def fairness_report(
     overall, by_group, gaps = {}, {}, []
     for name, model in models.items():
         decision = _decisions(model, X, tasks if name == "after" else None, told) == favourable
-        labels = pd.Categorical.from_codes(codes, categories=groups.titles)
-        frame = MetricFrame(
-            metrics=METRICS, y_true=truth, y_pred=decision, sensitive_features=pd.Series(labels.astype(str))
-        )
+        labels = np.array(groups.titles)[codes]
+        frame = MetricFrame(metrics=METRICS, y_true=truth, y_pred=decision, sensitive_features=labels)
         overall[name] = frame.overall
         by_group[name] = frame.by_group.reindex(groups.titles)
         gaps += _gaps(name, decision, truth, codes, groups)

@@ -9,9 +9,10 @@ import pytest
 import sklearn
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fewshot import MAMLClassifier
+from fewshot import MAMLClassifier, make_meta_pipeline
 from fewshot.applications.fairness.classifier import FairnessConstrainedClassifier
 from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedError
 
@@ -223,6 +224,21 @@ def test_mistakes(model):
 
 def copy_with(model, **settings):
     return pickle.loads(pickle.dumps(model)).set_params(**settings)
+
+
+def test_a_pipeline_transforms_unlabelled_rows_and_passes_groups_on(model):
+    pipeline = make_meta_pipeline(StandardScaler(), FairnessConstrainedClassifier(classifier=QUICK))
+    pipeline.fit_meta(X[TRAIN], Y[TRAIN], tasks=TASK[TRAIN], sensitive_features=GROUP[TRAIN])
+    (xs, ys, ts, gs), (xu, _, tu, gu), (xq, _, tq, gq) = split()
+    columns = dict(tasks=ts, sensitive_features=gs, sensitive_unlabelled=gu, tasks_unlabelled=tu)
+    adapted = pipeline.adapt(xs, ys, X_unlabelled=xu, **columns)
+    scale = pipeline[:-1].transform
+    inner = pipeline[-1].adapt(scale(xs), ys, X_unlabelled=scale(xu), **columns)
+    for known in ({}, {"sensitive_features": gq}):
+        np.testing.assert_array_equal(
+            adapted.predict(xq, tasks=tq, **known), inner.predict(scale(xq), tasks=tq, **known)
+        )
+        assert adapted.predict_proba(xq, tasks=tq, **known).shape == (len(xq), 2)
 
 
 def test_a_failed_fit_leaves_the_model_as_it_was(model):
