@@ -67,8 +67,9 @@ def public_modules() -> list[str]:
         except ModuleNotFoundError:
             continue
         names |= {top} | {module.name for module in pkgutil.walk_packages(package.__path__, top + ".")}
-    # What serves the command line alone is described by its --help.
-    names = {n for n in names if not n.startswith(("fewshot.cli", "fewshot.study", "fewshot.report"))}
+    # What serves the command line alone is described by its --help; what is begun has a page when it is exported.
+    hidden = ("fewshot.cli", "fewshot.study", "fewshot.report", "fewshot.applications.fairness.")
+    names = {n for n in names if not n.startswith(hidden)}
     return sorted(name for name in names if not any(part.startswith("_") for part in name.split(".")))
 
 

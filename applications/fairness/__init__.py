@@ -1,1 +1,1 @@
-"""Few-shot adaptation under group fairness. Empty until built."""
+"""Few-shot adaptation under group fairness. Begun: its modules are tested, and are exported when their figures exist."""
