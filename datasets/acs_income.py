@@ -173,7 +173,7 @@ def fetch_acs_income(*, data_home: str | os.PathLike[str] | None = None) -> Bunc
     return Bunch(
         data=data,
         target=frame["PINCP"].astype(np.int64).rename("income"),
-        tasks=frame["state"].rename("state"),
+        tasks=frame["state"],
         sensitive=sensitive,
         feature_names=list(FEATURES),
         DESCR=DESCR,

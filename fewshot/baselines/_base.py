@@ -140,6 +140,10 @@ class Baseline(BaseEstimator):
         if not self._is_classifier() and y.dtype.kind not in "buif":
             raise InvalidDataError(f"y: Unknown label type: got {y.dtype} values, and regression expects numbers.")
 
+    def _require_one_target(self, y: npt.NDArray[Any]) -> None:
+        if y.ndim != 1:
+            raise InvalidDataError(f"y: got shape {y.shape}; it takes one target per row: fit one model per column.")
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_state")
 

@@ -19,7 +19,7 @@ from ..episodes import rank_rows
 from ..errors import InvalidParameterError
 from ._table import Table
 
-__all__ = ["candidates", "draw_episodes", "held_out_folds", "held_out_loss", "tune"]
+__all__ = ["candidates", "draw_episodes", "held_out_folds", "held_out_loss", "positive_numbers", "tune"]
 
 FOLDS = 3
 
@@ -33,6 +33,14 @@ def candidates(prefix: str, grid: Mapping[str, Any] | Sequence[Mapping[str, Any]
             f"param_grid: got {grid!r}; expected names and lists of values, as GridSearchCV takes them: {error}"
         ) from None
     return [{f"{prefix}__{name}": value for name, value in point.items()} for point in points]
+
+
+def positive_numbers(name: str, given: Any, default: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Return the values of a setting that is one positive number, several to choose from, or None for the default ones."""
+    values = np.atleast_1d(np.asarray(default if given is None else given, dtype=np.float64))
+    if values.ndim != 1 or not len(values) or not (values > 0).all():
+        raise InvalidParameterError(f"{name}: got {given!r}; expected positive numbers, or None.")
+    return values
 
 
 def held_out_folds(codes: npt.NDArray[np.int64], n_tasks: int) -> list[tuple[Any, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,14 +14,14 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import check_random_state
 
 from .._weighted_fit import fit_weighted
-from ..errors import InvalidDataError, InvalidParameterError
+from ..errors import InvalidParameterError
 from ..stacking.base import ALPHAS
 from ..stacking.posterior import coefficients
 from ..tasks import TaskSet
 from ._base import Baseline
 from ._linear import standardizer
 from ._table import Table
-from ._tuning import draw_episodes, held_out_folds, held_out_loss
+from ._tuning import draw_episodes, held_out_folds, held_out_loss, positive_numbers
 from .mixed_logistic import GRID
 from .pooled import PooledModel
 
@@ -90,14 +89,9 @@ class BiasedRegularization(Baseline):
     def _fit(self, table: Table) -> None:
         if self.kind not in ("regression", "classification"):
             raise InvalidParameterError(f"kind: got {self.kind!r}; expected 'regression' or 'classification'.")
-        given = self.strength
-        strengths = np.atleast_1d(np.asarray(STRENGTHS if given is None else given, dtype=np.float64))
-        if strengths.ndim != 1 or not len(strengths) or not (strengths > 0).all():
-            raise InvalidParameterError(f"strength: got {given!r}; expected positive numbers, or None.")
-        if not self._is_classifier() and table.y.ndim != 1:
-            raise InvalidDataError(
-                f"y: got shape {table.y.shape}; it takes one target per row: fit one model per column."
-            )
+        strengths = positive_numbers("strength", self.strength, STRENGTHS)
+        if not self._is_classifier():
+            self._require_one_target(table.y)
         self._fit_pooled(table)
         self.strength_ = float(strengths[0])
         folds = held_out_folds(table.codes, len(table.labels))
@@ -123,7 +117,7 @@ class BiasedRegularization(Baseline):
             fold.fit_meta(**table.columns(train))
             for i, strength in enumerate(strengths):
                 fold.strength_ = float(strength)
-                losses[i] += held_out_loss(copy.copy(fold), table, test, episodes)
+                losses[i] += held_out_loss(fold, table, test, episodes)
         return float(strengths[np.argmin(losses)])
 
     def _offset(self, scaled: Floats) -> Floats:

@@ -11,7 +11,6 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from .._reml import blup, estimate, moments, products_by_task
 from .._weighted_fit import fit_weighted
-from ..errors import InvalidDataError
 from ..stacking.base import BOOSTING
 from ._base import Baseline
 from ._table import Table
@@ -62,10 +61,7 @@ class BoostedMixedEffects(Baseline):
         self.random_state = random_state
 
     def _fit(self, table: Table) -> None:
-        if table.y.ndim != 1:
-            raise InvalidDataError(
-                f"y: got shape {table.y.shape}; it takes one target per row: fit one model per column."
-            )
+        self._require_one_target(table.y)
         trees = HistGradientBoostingRegressor(early_stopping=False, random_state=self.random_state)
         pooled = PooledModel(trees, param_grid=BOOSTING).fit_meta(**table.columns(np.arange(table.n_rows)))
         self.estimator_ = pooled.estimator_

@@ -12,10 +12,9 @@ from sklearn.base import clone, is_classifier
 from sklearn.utils import _safe_indexing, get_tags
 
 from .._weighted_fit import fit_weighted
-from ..errors import InvalidParameterError
 from ._base import Baseline
 from ._table import Table
-from ._tuning import candidates, tune
+from ._tuning import candidates, positive_numbers, tune
 from .support import LocalModels
 
 __all__ = ["RefittedModel"]
@@ -88,10 +87,7 @@ class RefittedModel(Baseline):
         return tags
 
     def _fit(self, table: Table) -> None:
-        given = self.support_weight
-        weights = np.atleast_1d(np.asarray(WEIGHTS if given is None else given, dtype=np.float64))
-        if weights.ndim != 1 or not len(weights) or not (weights > 0).all():
-            raise InvalidParameterError(f"support_weight: got {given!r}; expected positive numbers, or None.")
+        weights = positive_numbers("support_weight", self.support_weight, WEIGHTS)
         settings = [
             {**point, "support_weight": float(weight), "param_grid": None}
             for point in candidates("estimator", self.param_grid)

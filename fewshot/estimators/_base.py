@@ -225,7 +225,15 @@ class MetaEstimator(AdaptsAndPredicts, CallbackSupportMixin, BaseEstimator):
         get_algorithm(self.algorithm).resolve(self.get_params(deep=False))
         begun = getattr(self, "_training", None) if self.warm_start else None
         self._forget(
-            "_adapted", "_parameters", "_stack", "_training", "module_", "history_", "step_scale_", "task_weights_"
+            "_adapted",
+            "_parameters",
+            "_stack",
+            "_held_out",
+            "_training",
+            "module_",
+            "history_",
+            "step_scale_",
+            "task_weights_",
         )
         seed = one_line("random_state", check_random_state, self.random_state).randint(2**31)
         task_set = self._task_set(X, y, tasks, blocks, time, sample_weight, torch.float64, False)

@@ -23,7 +23,7 @@ from ..tasks import TaskSet
 from .responses import Response
 from .weights import bootstrap_weights
 
-__all__ = ["PooledBase", "PooledMixture", "candidate_models", "task_codes"]
+__all__ = ["PooledBase", "PooledMixture", "candidate_models", "task_codes", "within_tasks"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -214,6 +214,13 @@ class PooledBase:
 def task_codes(pool: TaskSet) -> Ints:
     """Position of each row's task."""
     return np.repeat(np.arange(pool.n_tasks), pool.sizes)
+
+
+def within_tasks(values: Floats, weight: Floats, codes: Ints, n_tasks: int) -> Floats:
+    """Deviations of columns from their weighted mean in the row's task; shape of `values`, (rows, columns)."""
+    total = np.maximum(np.bincount(codes, weights=weight, minlength=n_tasks), 1e-12)[:, None]
+    sums = np.stack([np.bincount(codes, weights=weight * column, minlength=n_tasks) for column in values.T], axis=1)
+    return np.asarray(values - (sums / total)[codes])
 
 
 def _fit(model: Any, response: Response, pool: TaskSet, rows: npt.NDArray[np.bool_]) -> Any:

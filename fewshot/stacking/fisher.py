@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from ..tasks import TaskSet
-from .base import task_codes
+from .base import task_codes, within_tasks
 from .members import State
 from .posterior import coefficients
 from .responses import Response
@@ -63,9 +63,7 @@ class FisherPrior:
         else:
             codes = task_codes(pool)
             residual = pool.y.numpy() - offset
-            total = np.maximum(np.bincount(codes, weights=w), 1e-12)
-            sums = np.stack([np.bincount(codes, weights=w * r) for r in residual.T], axis=1)
-            within = residual - (sums / total[:, None])[codes]
+            within = within_tasks(residual, w, codes, pool.n_tasks)
             freedom = max(w.sum() - pool.n_tasks, 1.0)
             self.noise = float(max((w[:, None] * within**2).sum(0).mean() / freedom, 1e-6))
             curvature = np.ones(len(x))

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from .._reml import blup, estimate, moments, products_by_task
 from ..tasks import TaskSet
-from .base import task_codes
+from .base import task_codes, within_tasks
 from .members import State
 from .responses import Response
 
@@ -77,9 +77,7 @@ class MixedSlopes:
 
 def _share_within_tasks(x: Floats, weight: Floats, codes: npt.NDArray[np.int64], n_tasks: int) -> Floats:
     """Share of each column's variance that lies within tasks."""
-    total = np.maximum(np.bincount(codes, weights=weight, minlength=n_tasks), 1e-300)[:, None]
-    sums = np.stack([np.bincount(codes, weights=weight * column, minlength=n_tasks) for column in x.T], axis=1)
-    within = (weight[:, None] * (x - (sums / total)[codes]) ** 2).sum(0)
+    within = (weight[:, None] * within_tasks(x, weight, codes, n_tasks) ** 2).sum(0)
     overall = (weight[:, None] * (x - np.average(x, axis=0, weights=weight)) ** 2).sum(0)
     return np.asarray(np.divide(within, overall, out=np.zeros_like(within), where=overall > 0))
 
