@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils import Tags
+from sklearn.utils import Tags, _safe_indexing
 
 from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedError
 from fewshot.estimators import MAMLClassifier
@@ -19,7 +19,7 @@ from fewshot.tasks import factorize
 
 from .constraint_report import ConstraintReport
 from .groups import Groups
-from .multipliers import Multipliers, Scored, fit_multipliers
+from .multipliers import Multipliers, Scored, fit_multipliers, judge
 from .notions import Notion, notion_of
 from .rule import thresholds
 
@@ -28,7 +28,6 @@ __all__ = ["FairnessConstrainedClassifier"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 BOUND = 0.05
-UNCONSTRAINED = 1e9
 BOUNDS_OF_PENALTY = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
 
 
@@ -298,7 +297,7 @@ default="demographic_parity"
             probability,
             membership,
             group,
-            notion.among(favourable[row], len(row)),
+            notion.among(favourable[row]),
             task,
             n_tasks,
             favourable[row],
@@ -308,7 +307,7 @@ default="demographic_parity"
             len(np.unique(row)),
         )
         self._notion = notion
-        self._pool = {"unknown": pool, "known": _told(pool)}
+        self._pool = {"unknown": pool, "known": pool.told()}
         self.bound_ = self._bound_of_penalty() if bound is None else bound
         self.multipliers_ = {mode: fit_multipliers(notion, self.bound_, rows) for mode, rows in self._pool.items()}
         self._report()
@@ -320,12 +319,13 @@ default="demographic_parity"
         return BOUNDS_OF_PENALTY[int(np.argmin(costs))]
 
     def _report(self) -> None:
-        free = fit_multipliers(self._notion, UNCONSTRAINED, self._pool["known"])
+        nothing = np.zeros_like(self.multipliers_["known"].values)
+        free = judge(self._notion, self.bound_, nothing, self._pool["known"])
         rows = {"unconstrained": free, "group unknown": self.multipliers_["unknown"]}
         if self.use_sensitive_at_predict:
             rows["group known"] = self.multipliers_["known"]
         table = pd.DataFrame(
-            {name: {"error": m.error, "gap": m.gap, "feasible": m.gap <= self.bound_} for name, m in rows.items()}
+            {name: {"error": m.error, "gap": m.gap, "feasible": m.feasible} for name, m in rows.items()}
         ).T
         self.constraint_report_ = ConstraintReport(
             self._notion.name, self.bound_, tuple(self.groups_.titles), table, self._n_tasks, self._n_rows
@@ -427,11 +427,11 @@ default="demographic_parity"
             probability[:, self._favourable_column],
             guess.predict_proba(X, tasks=task),
             codes,
-            self._notion.among(np.concatenate(outcome), len(codes)),
+            self._notion.among(np.concatenate(outcome)),
             task,
             1 if labels is None else len(labels),
         )
-        return state | {"rows": {"unknown": found, "known": _told(found)}}
+        return state | {"rows": {"unknown": found, "known": found.told()}}
 
     def _adapt_multipliers(self) -> None:
         """Find the multipliers of each task adapted to."""
@@ -556,12 +556,9 @@ default="demographic_parity"
             return plain.predict_proba(X)
         out = np.empty((len(task), len(self.groups_)))
         adapted = np.isin(task, state["present"])
-        rows = np.asarray(X) if not hasattr(X, "iloc") else X
-        for mine, model in ((adapted, state["guess"]), (~adapted, None)):
+        for mine, model, columns in ((adapted, state["guess"], {"tasks": task[adapted]}), (~adapted, plain, {})):
             if mine.any():
-                part = rows.iloc[mine] if hasattr(rows, "iloc") else rows[mine]
-                found = plain.predict_proba(part) if model is None else model.predict_proba(part, tasks=task[mine])
-                out[mine] = found
+                out[mine] = model.predict_proba(_safe_indexing(X, np.flatnonzero(mine)), **columns)
         return out
 
     def _require_fitted(self, what: str) -> None:
@@ -570,12 +567,6 @@ default="demographic_parity"
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "constraint_report_")
-
-
-def _told(rows: Scored) -> Scored:
-    """Return the same rows with their group told to the rule."""
-    membership = np.eye(rows.n_groups)[rows.group]
-    return Scored(rows.probability, membership, rows.group, rows.among, rows.task, rows.n_tasks, rows.favourable)
 
 
 def _probabilities(logits: Floats) -> Floats:

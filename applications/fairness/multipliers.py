@@ -35,7 +35,7 @@ from .gaps import (
 from .notions import Notion
 from .rule import decide, soften, thresholds
 
-__all__ = ["Multipliers", "Scored", "ascend", "fit_multipliers"]
+__all__ = ["Multipliers", "Scored", "ascend", "fit_multipliers", "judge"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -79,6 +79,10 @@ class Scored:
     task: Ints
     n_tasks: int
     favourable: npt.NDArray[np.bool_] | None = None
+
+    def told(self) -> Scored:
+        """Return the same rows with their group told to the rule."""
+        return replace(self, membership=np.eye(self.n_groups)[self.group])
 
     @property
     def n_groups(self) -> int:
@@ -216,13 +220,12 @@ def fit_multipliers(notion: Notion, bound: float, rows: Scored) -> Multipliers:
         Rows with outcomes, of tasks that the models were not trained on.
     """
     weights = pair_weights(rows.counts())
-    counts = rows.counts().sum(1).astype(np.float64)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    shares = _shares(rows)
     best: Multipliers | None = None
     values = np.zeros_like(shares)
     for share in TIGHTER:
         values = ascend(lambda at, t: _mean_gaps(notion, at, rows, t, weights), values, share * bound, shares)
-        found = _judged(notion, bound, values, rows, shares)
+        found = judge(notion, bound, values, rows)
         if best is None or found.gap < best.gap:
             best = found
         if found.feasible:
@@ -237,8 +240,26 @@ def _mean_gaps(notion: Notion, values: Floats, rows: Scored, temperature: float,
     return mean_over_tasks(signed_gap(rates, np.where(np.isfinite(rates), 1.0, 0.0)), weights)
 
 
-def _judged(notion: Notion, bound: float, values: Floats, rows: Scored, shares: Floats) -> Multipliers:
-    """Judge hard decisions."""
+def _shares(rows: Scored) -> Floats:
+    """Share of each group among the rows of an event."""
+    counts = rows.counts().sum(1).astype(np.float64)
+    return np.asarray(counts / np.maximum(counts.sum(1, keepdims=True), 1))
+
+
+def judge(notion: Notion, bound: float, values: Floats, rows: Scored) -> Multipliers:
+    """Judge the hard decisions that multipliers make; their slope is left at zero.
+
+    Parameters
+    ----------
+    notion : Notion
+        The constraint.
+    bound : float
+        The largest gap allowed.
+    values : ndarray of shape (events, groups)
+        The multipliers.
+    rows : Scored
+        Rows with outcomes.
+    """
     assert rows.favourable is not None
     decision = decide(rows.probability, thresholds(notion, values, rows.membership))
     k, n = rows.hard_counts(decision)
@@ -259,7 +280,7 @@ def _judged(notion: Notion, bound: float, values: Floats, rows: Scored, shares: 
         spread,
         np.zeros((*mean.shape, *values.shape)),
         k.sum(1) / total,
-        shares,
+        _shares(rows),
     )
 
 

@@ -32,11 +32,9 @@ class Notion(NamedTuple):
         """Whether the rates can only be known where outcomes are."""
         return self.events != ("all",)
 
-    def among(self, favourable: npt.NDArray[np.bool_] | None, n_rows: int) -> npt.NDArray[np.bool_]:
+    def among(self, favourable: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Return which rows each event holds, shape (events, rows); `favourable` are the outcomes."""
-        if favourable is None:
-            return np.ones((1, n_rows), dtype=bool)
-        of = {"all": np.ones(n_rows, dtype=bool), "positive": favourable, "negative": ~favourable}
+        of = {"all": np.ones(len(favourable), dtype=bool), "positive": favourable, "negative": ~favourable}
         return np.stack([of[event] for event in self.events])
 
 

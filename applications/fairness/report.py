@@ -24,7 +24,7 @@ from .gaps import (
     signed_gap,
 )
 from .groups import Groups
-from .notions import NOTIONS
+from .notions import Notion
 
 __all__ = ["METRICS", "FairnessReport", "fairness_report"]
 
@@ -181,7 +181,7 @@ def fairness_report(
 def _favourable_label(model: Any, y: npt.NDArray[Any], pos_label: Any) -> Any:
     if pos_label is not None:
         return pos_label
-    return getattr(model, "pos_label_", None) if hasattr(model, "pos_label_") else np.max(getattr(model, "classes_", y))
+    return model.pos_label_ if hasattr(model, "pos_label_") else np.max(getattr(model, "classes_", y))
 
 
 def _decisions(model: Any, X: Any, tasks: Any, told: dict[str, Any]) -> npt.NDArray[Any]:
@@ -199,13 +199,13 @@ def _gaps(
     groups: Groups,
 ) -> list[dict[str, Any]]:
     """Gaps of all rates and pairs, with what chance makes of them."""
-    events = [*NOTIONS["demographic_parity"].events, *NOTIONS["equalized_odds"].events]
-    among = np.stack([np.ones(len(codes), dtype=bool), truth, ~truth])
+    every = Notion("every rate", tuple(RATE_OF))
+    among = every.among(truth)
     k, n = (part[:, 0] for part in count_by_group(decision, among, codes, len(groups)))
     rates, (low, high) = rates_of(k, n), gap_interval(k, n)
     signed, squared, floor = signed_gap(k, n), debiased_squared_gap(k, n), permutation_floor(k, n)
     found = []
-    for e, event in enumerate(events):
+    for e, event in enumerate(every.events):
         for p, (g, h) in enumerate(pairs_of(len(groups))):
             pair = rates[e, [g, h]]
             mean = np.clip(k[e, [g, h]].sum() / max(n[e, [g, h]].sum(), 1), 0.02, 0.98)

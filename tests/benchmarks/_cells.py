@@ -44,8 +44,8 @@ class Part:
         Supports of each size per task.
     classes : bool
         Whether targets are classes.
-    scoring : str
-        Score; greater is better.
+    scoring : str or tuple of str
+        Score, greater is better; several where there are too few tasks for a test, and means are all there is.
     told : bool
         Whether the estimator is told at fit_meta that supports will be first rows, by ``support="first"``, as one would who knows;
         on Parkinson's one configuration is for both protocols.
@@ -58,8 +58,13 @@ class Part:
     folds: int = 5
     draws: int = 20
     classes: bool = False
-    scoring: str = "neg_mean_absolute_error"
+    scoring: str | tuple[str, ...] = "neg_mean_absolute_error"
     told: bool = True
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether differences are tested."""
+        return isinstance(self.scoring, str)
 
     @property
     def seed(self) -> int:
@@ -107,6 +112,12 @@ PARTS = {
     "remifentanil, first": Part(remifentanil, (5, 10), True, "first"),
     "ACS income": Part(fetch_acs_income, (5, 20, 100), True, folds=3, classes=True, scoring="accuracy"),
     "heart disease": Part(
-        heart_disease, (0, 5, 10, 20, 50), True, folds=4, draws=200, classes=True, scoring="neg_log_loss"
+        heart_disease,
+        (0, 5, 10, 20, 50),
+        True,
+        folds=4,
+        draws=200,
+        classes=True,
+        scoring=("neg_log_loss", "roc_auc"),
     ),
 }

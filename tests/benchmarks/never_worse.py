@@ -18,7 +18,6 @@ import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from _cells import PARTS, Part
 
@@ -35,20 +34,15 @@ def run(name: str, part: Part, seed: int, n_jobs: int) -> None:
     columns = {"blocks": data.get("blocks"), "time": data.get("time") if part.support == "first" else None}
     rows = {"X": data.data, "y": data.target.to_numpy(), "tasks": data.tasks.to_numpy()}
     rest = dict(draws=part.draws, cv=part.folds, support=part.support, random_state=seed, n_jobs=n_jobs)
-    if name == "heart disease":
-        # Four tasks are too few for a test; two scores of the same predictions are judged by the issue's bounds.
-        kind = default_baselines("classification", random_state=0)
-        methods = {METHOD: part.method(), **kind}
-        scores = evaluate_few_shot(
-            methods, **rows, shots=list(part.shots), scoring=["neg_log_loss", "roc_auc"], **columns, **rest
-        )
-        table = heart_table(scores)
-    else:
-        found = compare(
-            {METHOD: part.method()}, **rows, shots=list(part.shots), scoring=part.scoring, **columns, **rest
-        )
+    rest |= {"shots": list(part.shots), **columns}
+    if part.is_tested:
+        found = compare({METHOD: part.method()}, **rows, scoring=part.scoring, **rest)
         scores, table = found.scores, found.table
         print(found)
+    else:
+        methods = {METHOD: part.method(), **default_baselines("classification", random_state=0)}
+        scores = evaluate_few_shot(methods, **rows, scoring=list(part.scoring), **rest)
+        table = means_table(scores)
     LOGS.mkdir(parents=True, exist_ok=True)
     table.round(6).to_csv(LOGS / f"{_file(name)}.csv", index=False)
     by_task = scores.groupby(["metric", "method", "shots", "task"], sort=False)["value"].mean()
@@ -62,8 +56,8 @@ def run(name: str, part: Part, seed: int, n_jobs: int) -> None:
         log.write(f"{now:%Y-%m-%d %H:%M} {commit} {kind} seed {seed}, {part.draws} draws: {name}, {seconds:.0f} s\n")
 
 
-def heart_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean over hospitals of each method, and the worst hospital's difference to the pooled model."""
+def means_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean over tasks of each method, and the worst task's difference to the pooled model."""
     means = scores.groupby(["metric", "shots", "task", "method"])["value"].mean().unstack("method")
     own = means[METHOD]
     table = means.groupby(level=["metric", "shots"]).mean()
@@ -76,7 +70,7 @@ def report() -> None:
     comparisons = {}
     for name in PARTS:
         path = LOGS / f"{_file(name)}.csv"
-        if path.exists() and name != "heart disease":
+        if path.exists() and PARTS[name].is_tested:
             comparisons[name] = Comparison(pd.read_csv(path), pd.DataFrame(), PARTS[name].scoring, METHOD)
     if comparisons:
         table = combine(comparisons)
@@ -93,11 +87,11 @@ def report() -> None:
         counts = table["conclusion"].value_counts()
         decided = int(counts.drop(["undecided", "too few tasks"], errors="ignore").sum())
         print(f"\n{len(table)} cells: {counts.to_dict()}; better in {counts.get('better', 0)} of {decided} decided.")
-    path = LOGS / f"{_file('heart disease')}.csv"
-    if path.exists():
-        table = pd.read_csv(path).round(3)
-        print("\nHeart disease, mean over four hospitals (log loss and AUC; too few tasks for a test):")
-        print(table.set_index(["metric", "shots"]).T.to_string())
+    for name, part in PARTS.items():
+        path = LOGS / f"{_file(name)}.csv"
+        if path.exists() and not part.is_tested:
+            print(f"\n{name}, means over tasks (too few for a test):")
+            print(pd.read_csv(path).round(3).set_index(["metric", "shots"]).T.to_string())
 
 
 def _file(name: str) -> str:
@@ -126,5 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    np.seterr(all="warn")
     main()

@@ -56,7 +56,7 @@ def test_counts_are_those_of_fairlearn():
     rng = np.random.default_rng(0)
     decision, y, s, t = (rng.integers(0, m, 300) for m in (2, 2, 3, 4))
     notion = NOTIONS["equalized_odds"]
-    k, n = count_by_group(decision == 1, notion.among(y == 1, 300), s, 3, t, 4)
+    k, n = count_by_group(decision == 1, notion.among(y == 1), s, 3, t, 4)
     for task in range(4):
         for event, label in enumerate((1, 0)):
             mine = (t == task) & (y == label)

@@ -19,7 +19,7 @@ def rows(n_tasks=8, n=500, shift=0.8, spread=0.0, seed=0, known=True, notion=PAR
     probability = 1 / (1 + np.exp(-(rng.normal(size=n_tasks * n) + 0.3 - own[task] * group)))
     favourable = rng.random(n_tasks * n) < probability
     membership = np.eye(2)[group] if known else np.column_stack([1 - 0.2 - 0.6 * group, 0.2 + 0.6 * group])
-    among = notion.among(favourable, len(task))
+    among = notion.among(favourable)
     return Scored(probability, membership, group, among, task, n_tasks, favourable)
 
 
