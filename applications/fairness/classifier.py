@@ -11,24 +11,26 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils import Tags, _safe_indexing
+from sklearn.utils import Tags, check_random_state
 
 from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedError
 from fewshot.estimators import MAMLClassifier
 from fewshot.tasks import factorize
 
 from .constraint_report import ConstraintReport
+from .curve import Curve
+from .decider import Decider, Given
+from .evidence import rates_of_events
 from .groups import Groups
-from .multipliers import Multipliers, Scored, fit_multipliers, judge
+from .guess import GroupGuess, probabilities
+from .multipliers import Multipliers
 from .notions import Notion, notion_of
-from .rule import thresholds
 
 __all__ = ["FairnessConstrainedClassifier"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 BOUND = 0.05
-BOUNDS_OF_PENALTY = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
 
 
 class FairnessConstrainedClassifier(ClassifierMixin, BaseEstimator):
@@ -52,8 +54,7 @@ default="demographic_parity"
         Largest difference between the rates of two groups, as the root of the mean squared difference over tasks. None is 0.05,
         unless `penalty` is given.
     penalty : float, default=None
-        In place of a bound: how many errors, as a share of all decisions, a gap of 1 is worth. The bound is then the one that makes
-        errors plus penalty times gap least on held-out tasks.
+        In place of a bound, the weight of the squared gap: the share of errors plus `penalty` times the squared gap is made small.
     pos_label : label, default=None
         The favourable outcome. None: the greater of two numbers; strings have no order that means anything, so that with
         `sensitive_features` it must be named.
@@ -77,8 +78,6 @@ default="demographic_parity"
         Gives the probability of the favourable outcome.
     constraint_report_ : ConstraintReport
         Gaps and errors on held-out tasks; print it.
-    multipliers_ : dict of str to Multipliers
-        What was learned for rows whose group is "known" and "unknown".
 
     References
     ----------
@@ -89,12 +88,13 @@ default="demographic_parity"
 
     classes_: npt.NDArray[Any]
     groups_: Groups
-    multipliers_: dict[str, Multipliers]
     pos_label_: Any
-    bound_: float
     _notion: Notion
-    _pool: dict[str, Scored]
-    _state: dict[str, Any]
+    _deciders: dict[str, Decider]
+    _guess: GroupGuess
+    _values: dict[str, Floats]
+    _own: Floats
+    _labels: Any
 
     # Requested by default, so that with metadata routing on, pipelines and cross-validation pass them without ceremony.
     __metadata_request__fit = {
@@ -171,10 +171,10 @@ default="demographic_parity"
         InvalidParameterError, InvalidDataError
             If settings or data cannot be used; the model is then what it was before.
         """
-        notion, bound = self._checked()
+        notion = self._checked()
         fitted = copy.copy(self)
         columns = {"tasks": tasks, "blocks": blocks, "time": time, "sample_weight": sample_weight}
-        fitted._fit(X, y, notion, bound, sensitive_features, columns)
+        fitted._fit(X, y, notion, sensitive_features, columns)
         self.__dict__.update(fitted.__dict__)
         return self
 
@@ -200,7 +200,7 @@ default="demographic_parity"
             sample_weight=sample_weight,
         )
 
-    def _checked(self) -> tuple[Notion, float | None]:
+    def _checked(self) -> Notion:
         notion = notion_of(self.constraint)
         for name in ("bound", "penalty"):
             value = getattr(self, name)
@@ -209,20 +209,17 @@ default="demographic_parity"
                 raise InvalidParameterError(f"{name}: got {value!r}; expected a number of 0 or more, or None.")
         if self.bound is not None and self.penalty is not None:
             raise InvalidParameterError("penalty: a bound was given too; give one of the two.")
-        if self.penalty is not None:
-            return notion, None
-        return notion, BOUND if self.bound is None else float(self.bound)
+        return notion
 
     def _fit(
         self,
         X: Any,
         y: Any,
         notion: Notion,
-        bound: float | None,
         sensitive_features: Any,
         columns: dict[str, Any],
     ) -> None:
-        for name in ("_state", "_pool", "groups_", "multipliers_", "pos_label_", "feature_names_in_"):
+        for name in ("_own", "_labels", "_deciders", "groups_", "pos_label_", "feature_names_in_"):
             self.__dict__.pop(name, None)
         groups = codes = None
         if sensitive_features is not None:
@@ -249,12 +246,15 @@ default="demographic_parity"
                 UserWarning,
                 stacklevel=4,
             )
-            self.constraint_report_ = ConstraintReport(None, np.nan, (), pd.DataFrame(), 0, 0)
+            self.constraint_report_ = ConstraintReport(None, None, (), pd.DataFrame(), 0, 0)
             return
         self.groups_, self.pos_label_ = groups, pos_label
-        guess = MAMLClassifier(algorithm="map", random_state=self.random_state)
-        self._group_classifier = guess.fit_meta(X, codes, **columns)
-        self._learn_thresholds(notion, bound, codes, np.asarray(y) == pos_label)
+        models = {"unknown": self.classifier_}
+        if self.use_sensitive_at_predict:
+            told = np.column_stack([_numbers(X), np.eye(len(groups))[codes]])
+            models["known"] = clone(model).fit_meta(told, y, **columns)
+        self._notion = notion
+        self._learn_thresholds(models, _numbers(X), codes, np.asarray(y) == pos_label, columns["tasks"])
 
     def _favourable_label(self, y: Any) -> Any:
         labels = np.unique(np.asarray(y))
@@ -272,64 +272,59 @@ default="demographic_parity"
         return labels[labels.tolist().index(self.pos_label)]
 
     def _learn_thresholds(
-        self, notion: Notion, bound: float | None, codes: Ints, favourable: npt.NDArray[np.bool_]
+        self,
+        models: dict[str, MAMLClassifier],
+        x: Floats,
+        group: Ints,
+        favourable: npt.NDArray[np.bool_],
+        tasks: Any,
     ) -> None:
         """Learn multipliers on what the models say of tasks that they were not trained on."""
-        own, guessed = getattr(self.classifier_, "_held_out", {}), getattr(self._group_classifier, "_held_out", {})
-        parts: dict[str, list[npt.NDArray[Any]]] = {"row": [], "task": [], "probability": [], "membership": []}
-        n_tasks = 0
-        for k in sorted(set(own) & set(guessed)):
-            row, first, second = np.intersect1d(own[k].row, guessed[k].row, assume_unique=True, return_indices=True)
-            tasks, task = np.unique(own[k].task[first], return_inverse=True)
-            parts["row"].append(row)
-            parts["task"].append(n_tasks + task)
-            parts["probability"].append(_probabilities(own[k].prediction[first])[:, self._favourable_column])
-            parts["membership"].append(_probabilities(guessed[k].prediction[second]))
-            n_tasks += len(tasks)
-        if not n_tasks:
+        held_out = getattr(self.classifier_, "_held_out", {})
+        if not held_out:
             raise InvalidDataError(
                 "tasks: too few, or too few rows in them, to learn thresholds on tasks that are held out; give at least two "
                 "tasks, or leave sensitive_features out. A classifier= of yours must have a base."
             )
-        row, task, probability, membership = (np.concatenate(part) for part in parts.values())
-        group = codes[row]
-        pool = Scored(
-            probability,
-            membership,
-            group,
-            notion.among(favourable[row]),
-            task,
-            n_tasks,
-            favourable[row],
-        )
-        self._n_tasks, self._n_rows = (
-            len(np.unique(np.concatenate([o.task for o in own.values()]))),
-            len(np.unique(row)),
-        )
-        self._notion = notion
-        self._pool = {"unknown": pool, "known": pool.told()}
-        self.bound_ = self._bound_of_penalty() if bound is None else bound
-        self.multipliers_ = {mode: fit_multipliers(notion, self.bound_, rows) for mode, rows in self._pool.items()}
-        self._report()
+        task = factorize("tasks", tasks, len(x))[1]
+        rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
+        guess = GroupGuess.fit(x, group, task, len(self.groups_), rng)
+        rates = rates_of_events(self._notion, group, favourable, len(self.groups_))
+        rows, column = (group, favourable, task), self._favourable_column
+        self._deciders = {
+            mode: Decider.fit(self._notion, model, column, guess, rates, rows, mode == "known", rng)
+            for mode, model in models.items()
+        }
+        guess.held_out = None
+        self._guess = guess
+        every = [(found.row, found.task) for found in held_out.values()]
+        self._n_rows, self._n_tasks = (len(np.unique(np.concatenate(column))) for column in zip(*every, strict=True))
+        self._decide()
 
-    def _bound_of_penalty(self) -> float:
-        tried = [fit_multipliers(self._notion, b, self._pool["unknown"]) for b in BOUNDS_OF_PENALTY]
-        assert self.penalty is not None
-        costs = [found.error + self.penalty * found.gap for found in tried]
-        return BOUNDS_OF_PENALTY[int(np.argmin(costs))]
-
-    def _report(self) -> None:
-        nothing = np.zeros_like(self.multipliers_["known"].values)
-        free = judge(self._notion, self.bound_, nothing, self._pool["known"])
-        rows = {"unconstrained": free, "group unknown": self.multipliers_["unknown"]}
-        if self.use_sensitive_at_predict:
-            rows["group known"] = self.multipliers_["known"]
+    def _decide(self) -> None:
+        """Choose multipliers for the bound or the penalty, and report."""
+        self._values = {mode: decider.multipliers(self._choose) for mode, decider in self._deciders.items()}
+        rows = {"unconstrained": (self._deciders["unknown"].curve.points[0], 0)}
+        for mode, decider in self._deciders.items():
+            for level, given in enumerate(("", ", other rows of the task given")):
+                rows[f"group {mode}{given}"] = (self._choose(decider.curve, level), level)
+        bound = None if self.penalty is not None else BOUND if self.bound is None else float(self.bound)
         table = pd.DataFrame(
-            {name: {"error": m.error, "gap": m.gap, "feasible": m.feasible} for name, m in rows.items()}
-        ).T
-        self.constraint_report_ = ConstraintReport(
-            self._notion.name, self.bound_, tuple(self.groups_.titles), table, self._n_tasks, self._n_rows
+            [[m.errors[level], m.gaps[level], m.penalty] for m, level in rows.values()],
+            columns=["error", "gap", "penalty"],
+            index=pd.Index(rows, name="decisions"),
         )
+        table["feasible"] = True if bound is None else table["gap"] <= bound * (1 + 1e-9)
+        self.constraint_report_ = ConstraintReport(
+            self._notion.name, bound, tuple(self.groups_.titles), table, self._n_tasks, self._n_rows
+        )
+
+    def _choose(self, curve: Curve, level: int) -> Multipliers:
+        """Return the multipliers in use on a curve."""
+        if self.penalty is not None:
+            return curve.at(self.penalty)
+        found = curve.within(BOUND if self.bound is None else self.bound, level)
+        return curve.best_compromise(level) if found is None else found
 
     @property
     def _favourable_column(self) -> int:
@@ -380,15 +375,17 @@ default="demographic_parity"
         """
         self._require_fitted("adapt")
         adapted = copy.copy(self)
-        adapted.classifier_ = self.classifier_.adapt(X, y, tasks=tasks, sample_weight=sample_weight, steps=steps)
-        constrained = hasattr(self, "groups_")
-        given = {"sensitive_features": sensitive_features, "sensitive_unlabelled": sensitive_unlabelled}
-        for name, value in given.items():
-            if value is not None and not constrained:
-                raise InvalidDataError(
-                    f"{name}: the model was fitted without sensitive_features, so nothing is constrained."
-                )
-        if not constrained:
+        columns = {"sample_weight": sample_weight, "steps": steps}
+        if not hasattr(self, "groups_"):
+            for name, value in (
+                ("sensitive_features", sensitive_features),
+                ("sensitive_unlabelled", sensitive_unlabelled),
+            ):
+                if value is not None:
+                    raise InvalidDataError(
+                        f"{name}: the model was fitted without sensitive_features, so nothing is constrained."
+                    )
+            adapted.classifier_ = self.classifier_.adapt(X, y, tasks=tasks, **columns)
             return adapted
         for name, value in (("sensitive_unlabelled", sensitive_unlabelled), ("tasks_unlabelled", tasks_unlabelled)):
             if value is not None and X_unlabelled is None:
@@ -397,51 +394,51 @@ default="demographic_parity"
             raise InvalidDataError(
                 "tasks_unlabelled: got None, but tasks was given; say which task each row of X_unlabelled is of."
             )
-        state = adapted.classifier_._adapted
-        parts = [(X, sensitive_features, tasks, np.asarray(y) == self.pos_label_)]
-        if X_unlabelled is not None:
-            parts.append((X_unlabelled, sensitive_unlabelled, tasks_unlabelled, None))
-        known = [part for part in parts if part[1] is not None]
-        adapted._state = adapted._rows_of_tasks(known, state.labels)
-        adapted._adapt_multipliers()
+        # The classifier knows best what is wrong with a support, and says it first.
+        adapted.classifier_ = self.classifier_.adapt(X, y, tasks=tasks, **columns)
+        labels = adapted.classifier_._adapted.labels
+        supported = (X, sensitive_features, tasks, np.asarray(y) == self.pos_label_)
+        others = [] if X_unlabelled is None else [(X_unlabelled, sensitive_unlabelled, tasks_unlabelled, None)]
+        given = self._given([supported, *others], labels)
+        own = self._own_parts(given, 1 if labels is None else len(labels))
+        adapted._own, adapted._labels = own, labels
+        given = [part._replace(guess=probabilities(part.guess + own[part.task])) for part in given]
+        usual = self._guess.shares(own)
+        models = {"unknown": adapted.classifier_}
+        if "known" in self._deciders:
+            models["known"] = self._deciders["known"].adapt_classifier(given[0], y, labels, **columns)
+        adapted._deciders = {
+            mode: self._deciders[mode].adapt(model, given, usual, labels) for mode, model in models.items()
+        }
+        adapted._decide()
         return adapted
 
-    def _rows_of_tasks(self, parts: list[tuple[Any, Any, Any, Any]], labels: Any) -> dict[str, Any]:
-        """Learn who is who in the tasks, and keep the rows that tell of their gaps."""
-        if not parts:
-            return {"guess": None, "present": np.empty(0, dtype=np.int64), "rows": None, "labels": labels}
-        rows = [self._rows_of(part, labels) for part in parts]
-        codes, task = (np.concatenate([r[i] for r in rows]) for i in (0, 1))
-        # Tasks without a row whose group is known have no place in this model; the unadapted one guesses for them.
-        guess = self._group_classifier.adapt(_stacked([part[0] for part in parts]), codes, tasks=task)
-        state = {"guess": guess, "present": np.unique(task), "rows": None, "labels": labels}
-        labelled = [part[3] is not None or not self._notion.needs_labels for part in parts]
-        if not any(labelled):
-            return state
-        kept = [i for i, usable in enumerate(labelled) if usable]
-        X = _stacked([parts[i][0] for i in kept])
-        codes, task = (np.concatenate([rows[i][j] for i in kept]) for j in (0, 1))
-        outcome = [np.zeros(len(rows[i][0]), dtype=bool) if parts[i][3] is None else parts[i][3] for i in kept]
-        probability = self.classifier_.predict_proba(X, tasks=None if labels is None else labels[task])
-        found = Scored(
-            probability[:, self._favourable_column],
-            guess.predict_proba(X, tasks=task),
-            codes,
-            self._notion.among(np.concatenate(outcome)),
-            task,
-            1 if labels is None else len(labels),
-        )
-        return state | {"rows": {"unknown": found, "known": found.told()}}
+    def _given(self, parts: list[tuple[Any, Any, Any, Any]], labels: Any) -> list[Given]:
+        """Read rows of the tasks adapted to; in place of guesses they have logits without the task's part."""
+        found = []
+        for X, sensitive, tasks, favourable in parts:
+            x = _numbers(X)
+            task = np.zeros(len(x), dtype=np.int64)
+            if labels is not None:
+                unique, position = factorize("tasks", tasks, len(x))
+                known = pd.Index(labels).get_indexer(pd.Index(unique))
+                if (known < 0).any():
+                    raise InvalidDataError(
+                        f"tasks_unlabelled: task {unique[known < 0].tolist()[0]!r} has no support among X; adapt to it too, or "
+                        "leave its rows out."
+                    )
+                task = known.astype(np.int64)[position]
+            group = None if sensitive is None else self.groups_.codes(sensitive, len(x))
+            found.append(Given(X, self._guess.logits(x), task, group, favourable))
+        return found
 
-    def _adapt_multipliers(self) -> None:
-        """Find the multipliers of each task adapted to."""
-        state = self._state
-        n_tasks = 1 if state["labels"] is None else len(state["labels"])
-        own = {}
-        for mode, found in self.multipliers_.items():
-            rows = None if state["rows"] is None else state["rows"][mode]
-            own[mode] = np.repeat(found.values[None], n_tasks, axis=0) if rows is None else found.for_tasks(rows)
-        self._state = state | {"multipliers": own}
+    def _own_parts(self, given: list[Given], n_tasks: int) -> Floats:
+        """Learn from the rows whose group is known how common groups are in each task."""
+        known = [(part.guess, part.group, part.task) for part in given if part.group is not None]
+        if not known:
+            return np.zeros((n_tasks, len(self.groups_)))
+        logits, group, task = (np.concatenate(column) for column in zip(*known, strict=True))
+        return self._guess.adapt(logits, group, task, n_tasks)
 
     def with_bound(self, bound: float) -> Self:
         """Return the same model with another bound on the gap; nothing is trained again.
@@ -456,35 +453,33 @@ default="demographic_parity"
         FairnessConstrainedClassifier
             Fitted, and adapted if this one is.
         """
-        self._require_fitted("with_bound")
-        if not hasattr(self, "groups_"):
-            raise NotFittedError("with_bound: the model was fitted without sensitive_features; nothing is constrained.")
-        other = copy.copy(self)
-        other.bound, other.penalty = bound, None
-        other._checked()
-        other.bound_ = float(bound)
-        other.multipliers_ = {
-            mode: fit_multipliers(self._notion, other.bound_, rows) for mode, rows in self._pool.items()
-        }
-        other._report()
-        if hasattr(self, "_state"):
-            other._adapt_multipliers()
-        return other
+        return self._with("with_bound", bound=bound, penalty=None)
 
-    def _rows_of(self, part: tuple[Any, Any, Any, Any], labels: Any) -> tuple[Ints, Ints]:
-        X, sensitive, tasks, _ = part
-        n = X.shape[0] if hasattr(X, "shape") else len(X)
-        codes = self.groups_.codes(sensitive, n)
-        if labels is None:
-            return codes, np.zeros(n, dtype=np.int64)
-        unique, position = factorize("tasks", tasks, n)
-        known = pd.Index(labels).get_indexer(pd.Index(unique))
-        if (known < 0).any():
-            raise InvalidDataError(
-                f"tasks_unlabelled: task {unique[known < 0].tolist()[0]!r} has no support among X; adapt to it too, or leave its "
-                "rows out."
-            )
-        return codes, known.astype(np.int64)[position]
+    def with_penalty(self, penalty: float) -> Self:
+        """Return the same model with a penalty in place of a bound, or with another one; nothing is trained again.
+
+        Parameters
+        ----------
+        penalty : float
+            Weight of the squared gap.
+
+        Returns
+        -------
+        FairnessConstrainedClassifier
+            Fitted, and adapted if this one is.
+        """
+        return self._with("with_penalty", bound=None, penalty=penalty)
+
+    def _with(self, what: str, **settings: float | None) -> Self:
+        self._require_fitted(what)
+        if not hasattr(self, "groups_"):
+            raise NotFittedError(f"{what}: the model was fitted without sensitive_features; nothing is constrained.")
+        other = copy.copy(self)
+        for name, value in settings.items():
+            setattr(other, name, value)
+        other._checked()
+        other._decide()
+        return other
 
     # ---------------------------------------------------------------- predicting
 
@@ -505,21 +500,36 @@ default="demographic_parity"
         ndarray of shape (rows, 2), in the order of ``classes_``
         """
         self._require_fitted("predict")
-        probability = self.classifier_.predict_proba(X, tasks=tasks)
         if not hasattr(self, "groups_"):
             if sensitive_features is not None:
                 raise InvalidDataError(
                     "sensitive_features: the model was fitted without any, so nothing is constrained; leave it out."
                 )
-            return probability
-        if sensitive_features is not None and not self.use_sensitive_at_predict:
+            return self.classifier_.predict_proba(X, tasks=tasks)
+        mode = "unknown" if sensitive_features is None else "known"
+        if mode == "known" and not (self.use_sensitive_at_predict and "known" in self._deciders):
             raise InvalidDataError(
                 "sensitive_features: given, but use_sensitive_at_predict=False forbids to decide by them; leave it out."
             )
+        probability, threshold = self._decided(mode, X, sensitive_features, tasks)
         favourable = np.clip(probability[:, self._favourable_column], 1e-9, 1 - 1e-9)
-        moved = expit(logit(favourable) - logit(self._thresholds(X, sensitive_features, tasks)))
+        moved = expit(logit(favourable) - logit(threshold))
         columns = [1 - moved, moved]
         return np.column_stack(columns if self._favourable_column else columns[::-1])
+
+    def _decided(self, mode: str, X: Any, sensitive_features: Any, tasks: Any) -> tuple[Floats, Floats]:
+        """Return class probabilities and thresholds of rows."""
+        x = _numbers(X)
+        labels = getattr(self, "_labels", None)
+        task = np.zeros(len(x), dtype=np.int64)
+        if labels is not None:
+            task = pd.Index(labels).get_indexer(pd.Index(np.asarray(tasks))).astype(np.int64)
+        if mode == "known":
+            membership = np.eye(len(self.groups_))[self.groups_.codes(sensitive_features, len(x))]
+        else:
+            own = getattr(self, "_own", np.zeros((1, len(self.groups_))))
+            membership = probabilities(self._guess.logits(x) + own[task])
+        return self._deciders[mode].decide(X, membership, tasks, self._values[mode], task)
 
     def predict(self, X: Any, *, sensitive_features: Any = None, tasks: Any = None) -> npt.NDArray[Any]:
         """Decide; arguments as for :meth:`predict_proba`.
@@ -532,35 +542,6 @@ default="demographic_parity"
         probability = self.predict_proba(X, sensitive_features=sensitive_features, tasks=tasks)
         return self.classes_[probability.argmax(1)]
 
-    def _thresholds(self, X: Any, sensitive_features: Any, tasks: Any) -> Floats:
-        n = X.shape[0] if hasattr(X, "shape") else len(X)
-        state: dict[str, Any] | None = getattr(self, "_state", None)
-        mode = "unknown" if sensitive_features is None else "known"
-        task = np.zeros(n, dtype=np.int64)
-        if state is None:
-            values = self.multipliers_[mode].values
-        else:
-            if state["labels"] is not None:
-                task = pd.Index(state["labels"]).get_indexer(pd.Index(np.asarray(tasks))).astype(np.int64)
-            values = state["multipliers"][mode][task]
-        if sensitive_features is not None:
-            membership = np.eye(len(self.groups_))[self.groups_.codes(sensitive_features, n)]
-        else:
-            membership = self._guessed(X, task, state)
-        return thresholds(self._notion, values, membership)
-
-    def _guessed(self, X: Any, task: Ints, state: dict[str, Any] | None) -> Floats:
-        """Probabilities of the groups given the features."""
-        plain = self._group_classifier
-        if state is None or not len(state["present"]):
-            return plain.predict_proba(X)
-        out = np.empty((len(task), len(self.groups_)))
-        adapted = np.isin(task, state["present"])
-        for mine, model, columns in ((adapted, state["guess"], {"tasks": task[adapted]}), (~adapted, plain, {})):
-            if mine.any():
-                out[mine] = model.predict_proba(_safe_indexing(X, np.flatnonzero(mine)), **columns)
-        return out
-
     def _require_fitted(self, what: str) -> None:
         if not self.__sklearn_is_fitted__():
             raise NotFittedError(f"{what}: this {type(self).__name__} is not fitted yet; call fit_meta first.")
@@ -569,12 +550,6 @@ default="demographic_parity"
         return hasattr(self, "constraint_report_")
 
 
-def _probabilities(logits: Floats) -> Floats:
-    p = np.exp(logits)
-    return np.asarray(p / p.sum(1, keepdims=True))
-
-
-def _stacked(parts: list[Any]) -> Any:
-    if all(isinstance(part, pd.DataFrame) for part in parts):
-        return pd.concat(parts, ignore_index=True)
-    return np.concatenate([np.asarray(part) for part in parts])
+def _numbers(X: Any) -> Floats:
+    """Return features that the classifier has accepted as an array."""
+    return np.asarray(X, dtype=np.float64)

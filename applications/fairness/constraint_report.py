@@ -17,20 +17,21 @@ class ConstraintReport:
     ----------
     constraint : str or None
         The notion; None if the classifier is not constrained.
-    bound : float
-        The largest gap allowed.
+    bound : float or None
+        The largest gap allowed; None if a penalty was given.
     groups : tuple of str
         The groups.
     table : DataFrame
-        One row each for decisions "unconstrained", "group unknown" and "group known": `error`, share of wrong decisions; `gap`, the
-        root of the debiased squared gap, averaged over tasks, of the pair of groups where it is largest; `feasible`, whether that
-        is within the bound.
+        One row each for decisions "unconstrained", and with "group unknown" and "group known" at predict; for both of these also if
+        other rows of the task are given to `adapt`, without groups. `error`, share of wrong decisions; `gap`, the root of the
+        debiased squared gap, averaged over tasks, of the pair of groups where it is largest; `penalty`, the weight of the squared
+        gap that does this; `feasible`, whether the gap is within the bound.
     n_tasks, n_rows : int
         Held-out tasks and rows that this rests on.
     """
 
     constraint: str | None
-    bound: float
+    bound: float | None
     groups: tuple[str, ...]
     table: pd.DataFrame
     n_tasks: int
@@ -39,11 +40,14 @@ class ConstraintReport:
     def __str__(self) -> str:
         if self.constraint is None:
             return "Not constrained: fit_meta was called without sensitive_features."
+        within = "" if self.bound is None else f" within {self.bound:g}"
         lines = [
-            f"{self.constraint.replace('_', ' ')} within {self.bound:g} between {', '.join(self.groups)}; {self.n_tasks} held-out "
-            f"tasks, {self.n_rows} rows."
+            f"{self.constraint.replace('_', ' ')}{within} between {', '.join(self.groups)}; {self.n_tasks} held-out tasks, "
+            f"{self.n_rows} rows."
         ]
         for name, row in self.table.iterrows():
-            said = "" if name == "unconstrained" or row["feasible"] else " NOT within the bound: tasks differ too much."
+            said = (
+                "" if name == "unconstrained" or row["feasible"] else " NOT within the bound, which no penalty meets."
+            )
             lines.append(f"{name}: gap {row['gap']:.3f}, errors {row['error']:.1%}.{said}")
         return "\n".join(lines)

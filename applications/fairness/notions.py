@@ -37,6 +37,11 @@ class Notion(NamedTuple):
         of = {"all": np.ones(len(favourable), dtype=bool), "positive": favourable, "negative": ~favourable}
         return np.stack([of[event] for event in self.events])
 
+    def chances(self, probability: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return how likely rows are to be of each event, shape (events, rows), by the probability of a favourable outcome."""
+        of = {"all": np.ones(len(probability)), "positive": probability, "negative": 1 - probability}
+        return np.stack([of[event] for event in self.events])
+
 
 NOTIONS = {
     notion.name: notion

@@ -1,0 +1,140 @@
+"""What a small gap costs on held-out tasks, from no penalty to a large one: one curve, from which bounds are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from .gaps import debiased_squared_gap, mean_over_tasks, pair_weights, rates_of, root_mean_squared_gap, signed_gap
+from .multipliers import COLDEST, LEAST_SPREAD, Multipliers, ascend, by_group, soft_gaps
+from .scored import Scored
+
+__all__ = ["Curve", "fit_curve"]
+
+Floats = npt.NDArray[np.float64]
+PENALTIES = (0.0, *(0.02 * 1.6**i for i in range(15)))  # the largest, 14, leaves multipliers of .3 with gaps of .02
+DIFFERENCE = 0.005  # for the slope of the gap
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Multipliers along penalties.
+
+    Parameters
+    ----------
+    points : tuple of Multipliers
+        In ascending order of the penalty; the first is zero.
+    """
+
+    points: tuple[Multipliers, ...]
+
+    def at(self, penalty: float) -> Multipliers:
+        """Return the multipliers of a penalty; between two points everything is interpolated."""
+        found = np.array([point.penalty for point in self.points])
+        if penalty >= found[-1]:
+            return self.points[-1]
+        i = int(np.searchsorted(found, penalty, side="right")) - 1
+        return _between(self.points[i], self.points[i + 1], (penalty - found[i]) / (found[i + 1] - found[i]))
+
+    def within(self, bound: float, level: int) -> Multipliers | None:
+        """Return the multipliers of the least penalty with which the gap is within a bound; None if there is none.
+
+        Parameters
+        ----------
+        bound : float
+            The bound.
+        level : int
+            0: the same multipliers for all tasks; 1: each task's own.
+        """
+        gaps = np.array([point.gaps[level] for point in self.points])
+        met = np.flatnonzero(gaps <= bound)
+        if not len(met):
+            return None
+        i = int(met[0])
+        if i == 0:
+            return self.points[0]
+        return _between(self.points[i - 1], self.points[i], (gaps[i - 1] - bound) / (gaps[i - 1] - gaps[i]))
+
+    def best_compromise(self, level: int) -> Multipliers:
+        """Return the multipliers that make gap and errors together least: for where no penalty meets the bound."""
+        return min(self.points, key=lambda point: float(point.gaps[level] + point.errors[level]))
+
+
+def _between(low: Multipliers, high: Multipliers, part: float) -> Multipliers:
+    values = {f.name: (1 - part) * getattr(low, f.name) + part * getattr(high, f.name) for f in fields(Multipliers)}
+    return Multipliers(**values)
+
+
+def fit_curve(rows: Scored, blind: Scored) -> Curve:
+    """Learn multipliers on rows of held-out tasks.
+
+    Parameters
+    ----------
+    rows : Scored
+        Rows with groups and outcomes, of tasks that the models were not trained on.
+    blind : Scored
+        The same rows as they would look if groups and outcomes were not known.
+    """
+    weights = pair_weights(rows.effective_rows().transpose(1, 0, 2))
+    inverse = rows.inverse.mean(0)
+
+    def mean_gaps(values: Floats, temperature: float) -> Floats:
+        return mean_over_tasks(soft_gaps(rows, values, temperature).transpose(1, 0, 2), weights)
+
+    points: list[Multipliers] = []
+    values = np.zeros(weights.shape[::2])
+    for penalty in PENALTIES:
+        values = ascend(mean_gaps, values, penalty, inverse)
+        slope = np.zeros((*values.shape, *values.shape))
+        for at in np.ndindex(values.shape):
+            step = np.zeros_like(values)
+            step[at] = DIFFERENCE
+            ends = [mean_gaps(values + sign * step, COLDEST) for sign in (1, -1)]
+            slope[..., at[0], at[1]] = (ends[0] - ends[1]) / (2 * DIFFERENCE)
+        points.append(_judged(penalty, values, slope, rows, blind))
+    return Curve(tuple(points))
+
+
+def _judged(penalty: float, values: Floats, slope: Floats, rows: Scored, blind: Scored) -> Multipliers:
+    """Judge hard decisions, with the same multipliers for all tasks, and with each task's own."""
+    k, n, error = _hard(values, rows)
+    weights = pair_weights(n)
+    gaps, squares = signed_gap(k, n), debiased_squared_gap(k, n)
+    mean = mean_over_tasks(gaps, weights)
+    guesses = np.where(np.isfinite(gaps), soft_gaps(blind, values, COLDEST).transpose(1, 0, 2), np.nan)
+    usual_guess = mean_over_tasks(guesses, weights)
+    varied = np.maximum(mean_over_tasks(guesses**2, weights) - usual_guess**2, LEAST_SPREAD)
+    together = mean_over_tasks(gaps * guesses, weights) - mean * usual_guess
+    usual = Multipliers(
+        penalty=penalty,
+        values=values,
+        mean=mean,
+        spread=np.maximum(mean_over_tasks(squares, weights) - mean**2, LEAST_SPREAD),
+        slope=slope,
+        bias=mean - usual_guess,
+        trust=np.clip(together / varied, 0.0, 1.0),
+        guessed=varied,
+        rates=np.nan_to_num(rates_of(k.sum(1), n.sum(1))),
+        gaps=np.full(2, _gap(k, n)),
+        errors=np.full(2, error),
+    )
+    if penalty == 0:
+        return usual
+    k, n, own_error = _hard(usual.for_tasks(None, blind, None, rows.n_tasks), rows)
+    usual.gaps[1], usual.errors[1] = _gap(k, n), own_error
+    return usual
+
+
+def _hard(values: Floats, rows: Scored) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], float]:
+    """Return counts of hard decisions, and the share of wrong ones."""
+    decision = rows.decisions(by_group(values, rows.n_groups))
+    assert rows.favourable is not None
+    return *rows.hard_counts(decision), float((decision != rows.favourable).mean())
+
+
+def _gap(k: npt.NDArray[np.int64], n: npt.NDArray[np.int64]) -> float:
+    """Root of the debiased mean squared gap; with few tasks it can come out below the mean gap, which cannot be so."""
+    mean = mean_over_tasks(signed_gap(k, n), pair_weights(n))
+    return max(root_mean_squared_gap(k, n), float(np.abs(mean).max()))

@@ -1,0 +1,196 @@
+"""One way to decide, with the group told or not: a classifier, the curve of its penalties, and what is known of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fewshot.estimators import MAMLClassifier
+
+from .curve import Curve, fit_curve
+from .evidence import Evidence, Part, gather, held_out_evidence
+from .guess import GroupGuess
+from .multipliers import Multipliers, by_group
+from .notions import Notion
+from .rule import thresholds
+from .scored import inverse_shares
+
+__all__ = ["Decider", "Given"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+class Given(NamedTuple):
+    """Rows of tasks that a decider is adapted to.
+
+    Parameters
+    ----------
+    X : array-like of shape (rows, features)
+        Inputs.
+    guess : ndarray of shape (rows, groups)
+        Probabilities of the groups by the features.
+    task : ndarray of int, shape (rows,)
+        Task of each row.
+    group : ndarray of int, shape (rows,), or None
+        Groups, if known.
+    favourable : ndarray of bool, shape (rows,), or None
+        Outcomes, if known.
+    """
+
+    X: Any
+    guess: Floats
+    task: Ints
+    group: Ints | None
+    favourable: Bools | None
+
+    def membership(self) -> Floats:
+        """Return what is known of each row's group: itself or probabilities."""
+        return self.guess if self.group is None else np.eye(self.guess.shape[1])[self.group]
+
+
+@dataclass(frozen=True)
+class Decider:
+    """A classifier and its multipliers.
+
+    Parameters
+    ----------
+    notion : Notion
+        The constraint.
+    told : bool
+        Whether the classifier and the rule are told the group.
+    classifier : MAMLClassifier
+        Fitted; its inputs are the features and, if told, an indicator for each group.
+    column : int
+        Position of the favourable class.
+    rates : ndarray of shape (events, groups)
+        How common each event is in each group.
+    curve : Curve
+        What was learned on held-out tasks.
+    usual : ndarray of shape (tasks, groups)
+        Expected shares of the groups, of one task that nothing is known of unless adapted.
+    evidence : Evidence or None
+        Rows of the tasks adapted to.
+    levels : ndarray of int, shape (tasks,)
+        1 for tasks with rows beside the support.
+    """
+
+    notion: Notion
+    told: bool
+    classifier: MAMLClassifier
+    column: int
+    rates: Floats
+    curve: Curve
+    usual: Floats
+    evidence: Evidence | None = None
+    levels: Ints | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        notion: Notion,
+        classifier: MAMLClassifier,
+        column: int,
+        guess: GroupGuess,
+        rates: Floats,
+        rows: tuple[Ints, Bools, Ints],
+        told: bool,
+        rng: np.random.Generator,
+    ) -> Decider:
+        """Learn multipliers on what a fitted classifier said of tasks that it was not trained on.
+
+        Parameters
+        ----------
+        notion, classifier, column, rates, told
+            As for the class.
+        guess : GroupGuess
+            Guesses groups.
+        rows : tuple of (group, favourable, task)
+            Of all training rows.
+        rng : numpy.random.Generator
+            Draws the rows whose groups are known.
+        """
+        found = held_out_evidence(notion, guess, rates, classifier._held_out, column, *rows, rng)
+        pool = [part.told() for part in found] if told else found
+        return cls(
+            notion, told, classifier, column, rates, fit_curve(*pool), guess.shares(np.zeros((1, guess.n_groups)))
+        )
+
+    def inputs(self, X: Any, membership: Floats) -> Any:
+        """Return what the classifier takes: features, and the groups or their probabilities if it is told."""
+        return np.column_stack([np.asarray(X, dtype=np.float64), membership]) if self.told else X
+
+    def adapt_classifier(self, support: Given, y: Any, labels: Any, **columns: Any) -> MAMLClassifier:
+        """Adapt the classifier to supports.
+
+        Parameters
+        ----------
+        support : Given
+            The support rows.
+        y : array-like
+            Their outcomes.
+        labels : ndarray or None
+            Labels of the tasks, if there are several.
+        **columns
+            More for the classifier.
+        """
+        tasks = None if labels is None else labels[support.task]
+        return self.classifier.adapt(self.inputs(support.X, support.membership()), y, tasks=tasks, **columns)
+
+    def adapt(self, classifier: MAMLClassifier, given: Sequence[Given], usual: Floats, labels: Any) -> Decider:
+        """Take up an adapted classifier and rows of its tasks.
+
+        Parameters
+        ----------
+        classifier : MAMLClassifier
+            Adapted.
+        given : sequence of Given
+            The support, then other rows.
+        usual : ndarray of shape (tasks, groups)
+            Expected shares of the groups.
+        labels : ndarray or None
+            Labels of the tasks, if there are several.
+        """
+        levels = np.zeros(len(usual), dtype=np.int64)
+        for part in given[1:]:
+            levels[part.task] = 1
+        parts = []
+        for part in given:
+            tasks = None if labels is None else labels[part.task]
+            p = classifier.predict_proba(self.inputs(part.X, part.membership()), tasks=tasks)[:, self.column]
+            parts.append(Part(p, part.guess, part.task, part.group, part.favourable))
+        evidence = gather(self.notion, self.rates, usual, parts)
+        return replace(
+            self, classifier=classifier, usual=usual, evidence=evidence.told() if self.told else evidence, levels=levels
+        )
+
+    def multipliers(self, choose: Any) -> Floats:
+        """Return the multipliers of each task, shape (tasks, events, groups).
+
+        Parameters
+        ----------
+        choose : callable
+            From the curve and a level to :class:`Multipliers`.
+        """
+        if self.evidence is None or self.levels is None:
+            usual: Multipliers = choose(self.curve, 0)
+            shares = gather(self.notion, self.rates, self.usual, []).shares
+            return by_group(usual.values, shares.shape[-1]) * inverse_shares(shares)
+        values = np.zeros((len(self.levels), *self.curve.points[0].values.shape))
+        _, known, blind, batch = self.evidence
+        for level in np.unique(self.levels):
+            # Beside many rows, what a few with their outcomes say of the gap was found to add noise.
+            sources = (None if level else known, blind, batch)
+            own = choose(self.curve, level).for_tasks(*sources, len(self.levels))
+            values[self.levels == level] = own[self.levels == level]
+        return by_group(values, self.usual.shape[1]) * inverse_shares(self.evidence.shares)
+
+    def decide(self, X: Any, membership: Floats, tasks: Any, multipliers: Floats, task: Ints) -> tuple[Floats, Floats]:
+        """Return class probabilities and thresholds of rows."""
+        probability = self.classifier.predict_proba(self.inputs(X, membership), tasks=tasks)
+        return probability, thresholds(self.notion, multipliers[task], membership)

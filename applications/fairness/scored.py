@@ -1,0 +1,155 @@
+"""Rows with what the models say of them, by task: the stuff that gaps and multipliers are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from .gaps import count_by_group
+from .notions import Notion
+from .rule import decide, soften, thresholds
+
+__all__ = ["Scored", "guessed", "inverse_shares", "shares_of"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+SMALLEST_SHARE = 0.05  # of a group among the rows of an event, as far as thresholds move with its inverse
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Rows with what the models say of them.
+
+    Parameters
+    ----------
+    notion : Notion
+        What is compared.
+    probability : ndarray of shape (rows,)
+        Of the favourable outcome.
+    membership : ndarray of shape (rows, groups)
+        What the rule is told of each row's group: probabilities, or the group itself.
+    group : ndarray of int, shape (rows,)
+        Group that the row counts for.
+    among : ndarray of shape (events, rows)
+        How much of the row each event holds: 0 or 1 where that is known, probabilities where it is guessed.
+    task : ndarray of int, shape (rows,)
+        Task of each row.
+    shares : ndarray of shape (tasks, events, groups)
+        Share of each group among all rows of a task that are of the event.
+    favourable : ndarray of bool, shape (rows,), or None
+        The outcomes, where they are known.
+    """
+
+    notion: Notion
+    probability: Floats
+    membership: Floats
+    group: Ints
+    among: Floats
+    task: Ints
+    shares: Floats
+    favourable: Bools | None = None
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups."""
+        return self.membership.shape[1]
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of tasks."""
+        return len(self.shares)
+
+    def told(self) -> Scored:
+        """Return the same rows with their group told to the rule."""
+        return replace(self, membership=np.eye(self.n_groups)[self.group])
+
+    def joined(self, others: Sequence[Scored], shares: Floats) -> Scored:
+        """Return these rows and those of others, of the same tasks, with shares that all of them tell."""
+        parts = [self, *others]
+        return Scored(
+            self.notion,
+            np.concatenate([part.probability for part in parts]),
+            np.concatenate([part.membership for part in parts]),
+            np.concatenate([part.group for part in parts]),
+            np.concatenate([part.among for part in parts], axis=1),
+            np.concatenate([part.task for part in parts]),
+            shares,
+        )
+
+    def thresholds(self, values: Floats) -> Floats:
+        """Threshold of each row under multipliers (events, groups), or (tasks, events, groups)."""
+        of_task = np.broadcast_to(values * self.inverse, self.shares.shape)
+        return thresholds(self.notion, of_task[self.task], self.membership)
+
+    @property
+    def inverse(self) -> Floats:
+        """What a multiplier counts in each cell: one over the group's share."""
+        return inverse_shares(self.shares)
+
+    def decisions(self, values: Floats) -> Bools:
+        """Decide each row."""
+        return decide(self.probability, self.thresholds(values))
+
+    def soft_rates(self, values: Floats, temperature: float) -> Floats:
+        """Mean degree of favour in each cell, shape (tasks, events, groups); NaN where it is empty."""
+        degree = soften(self.probability, self.thresholds(values), temperature)
+        sums = self._sums(self.among * degree)
+        held = self.held()
+        return np.divide(sums, held, out=np.full_like(sums, np.nan), where=held > 0)
+
+    def effective_rows(self) -> Floats:
+        """Rows in each cell, shape (tasks, events, groups); of rows that are partly there, as many as would be as uncertain."""
+        held, squares = self.held(), self._sums(self.among**2)
+        return np.divide(held**2, squares, out=np.zeros_like(held), where=squares > 0)
+
+    def held(self) -> Floats:
+        """Rows in each cell, shape (tasks, events, groups), those that are partly there by that part."""
+        return self._sums(self.among)
+
+    def hard_counts(self, decision: Bools) -> tuple[Ints, Ints]:
+        """Favourable decisions and rows in each cell, shape (events, tasks, groups), of rows that are there or not."""
+        return count_by_group(decision, self.among > 0, self.group, self.n_groups, self.task, self.n_tasks)
+
+    def _sums(self, values: Floats) -> Floats:
+        cell = self.task * self.n_groups + self.group
+        size = self.n_tasks * self.n_groups
+        sums = [np.bincount(cell, weights=row, minlength=size) for row in values]
+        stacked = np.stack(sums).reshape(-1, self.n_tasks, self.n_groups).astype(np.float64)
+        return np.asarray(stacked.transpose(1, 0, 2))
+
+
+def inverse_shares(shares: Floats) -> Floats:
+    """Return what a multiplier counts for each group: one over its share, within reason."""
+    return 1 / np.maximum(shares, SMALLEST_SHARE)
+
+
+def guessed(notion: Notion, probability: Floats, membership: Floats, task: Ints, shares: Floats) -> Scored:
+    """Return rows whose group and outcome are not known, each once for every group, as far as it may be of it.
+
+    What the rule is told is the guess; use :meth:`Scored.told` for a rule that will be told the group.
+    """
+    n, n_groups = membership.shape
+    group = np.tile(np.arange(n_groups), n)
+    p, m = np.repeat(probability, n_groups), np.repeat(membership, n_groups, axis=0)
+    among = membership.ravel() * notion.chances(p)
+    return Scored(notion, p, m, group, among, np.repeat(task, n_groups), shares)
+
+
+def shares_of(expected: Floats, known: Sequence[Scored], weight: float) -> Floats:
+    """Shares of the groups in each task, from its rows and what was expected before, which counts as so many rows.
+
+    Parameters
+    ----------
+    expected : ndarray of shape (tasks, events, groups)
+        Expected shares.
+    known : sequence of Scored
+        Rows of the tasks, known or guessed.
+    weight : float
+        Rows that the expectation is worth.
+    """
+    held = sum((rows.held() for rows in known), start=weight * expected)
+    return np.asarray(held / held.sum(-1, keepdims=True))

@@ -1,0 +1,146 @@
+"""Multipliers against exact solutions, and what rows of a task change."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fewshot.applications.fairness.curve import fit_curve
+from fewshot.applications.fairness.multipliers import ascend, by_group
+from fewshot.applications.fairness.notions import NOTIONS
+from fewshot.applications.fairness.scored import Scored, guessed, shares_of
+
+PARITY = NOTIONS["demographic_parity"]
+
+
+def rows(n_tasks=8, n=500, shift=0.8, spread=0.0, seed=0, known=True, notion=PARITY, share=0.4):
+    """Tasks in which the second group has the lower probabilities; known or half known groups."""
+    rng = np.random.default_rng(seed)
+    task = np.repeat(np.arange(n_tasks), n)
+    group = (rng.random(n_tasks * n) < share).astype(int)
+    own = shift + spread * rng.normal(size=n_tasks)
+    probability = 1 / (1 + np.exp(-(rng.normal(size=n_tasks * n) + 0.3 - own[task] * group)))
+    favourable = rng.random(n_tasks * n) < probability
+    # A calibrated guess: with s of the second group among rows of this guess.
+    sure = np.where(rng.random(len(group)) < 0.8, group, 1 - group)
+    second = np.where(
+        sure == 1, 0.8 * share / (0.8 * share + 0.2 * (1 - share)), 0.2 * share / (0.2 * share + 0.8 * (1 - share))
+    )
+    membership = np.eye(2)[group] if known else np.column_stack([1 - second, second])
+    shares = np.zeros((n_tasks, len(notion.events), 2))
+    found = Scored(
+        notion, probability, membership, group, notion.among(favourable).astype(float), task, shares, favourable
+    )
+    return replace(found, shares=shares_of(shares, [found], 0.0))
+
+
+def blind(data):
+    return guessed(data.notion, data.probability, data.membership, data.task, data.shares)
+
+
+def part(data, mask):
+    arrays = {name: getattr(data, name)[mask] for name in ("probability", "membership", "group", "task", "favourable")}
+    return replace(data, among=data.among[:, mask], **arrays)
+
+
+def test_the_bound_is_met_and_no_more_errors_are_made_than_by_the_best_pair_of_thresholds():
+    data = rows(n=3000)
+    found = fit_curve(data, blind(data)).within(0.05, 0)
+    decision = data.decisions(by_group(found.values, 2))
+    p, g, y = data.probability, data.group, data.favourable
+    gap = abs(decision[g == 0].mean() - decision[g == 1].mean())
+    assert gap == pytest.approx(0.05, abs=0.006) and found.gaps[0] == pytest.approx(0.05)
+    best = 1.0  # over all pairs of thresholds on a grid that meet the bound
+    for first in np.linspace(0.3, 0.8, 51):
+        rate = (p[g == 0] > first).mean()
+        for second in np.linspace(0.1, 0.6, 51):
+            if abs(rate - (p[g == 1] > second).mean()) <= 0.05:
+                best = min(best, ((p > np.where(g == 0, first, second)) != y).mean())
+    assert (decision != y).mean() == pytest.approx(best, abs=0.004)
+
+
+@pytest.mark.parametrize("name", list(NOTIONS))
+def test_every_notion_is_met_where_tasks_are_alike(name):
+    data = rows(n=4000, notion=NOTIONS[name])
+    curve = fit_curve(data, blind(data))
+    assert curve.points[0].gaps[0] > 0.1 and (curve.points[0].values == 0).all()
+    assert curve.within(0.06, 0).gaps[0] == pytest.approx(0.06)
+    errors = [point.errors[0] for point in curve.points]
+    assert errors[-1] > errors[0] - 1e-3
+
+
+def test_what_cannot_be_met_is_said():
+    data = rows(spread=1.0, n=1000)
+    curve = fit_curve(data, replace(blind(data), membership=np.full((2 * len(data.group), 2), 0.5)))
+    assert curve.within(0.02, 0) is None
+    assert abs(curve.points[-1].mean.item()) < 0.05  # tasks differ both ways, which common thresholds cannot help
+    compromise = curve.best_compromise(0)
+    costs = [point.gaps[0] + point.errors[0] for point in curve.points]
+    assert compromise.gaps[0] + compromise.errors[0] == min(costs)
+
+
+def test_groups_that_are_guessed_cost_more():
+    errors = [
+        fit_curve(data, blind(data)).within(0.05, 0).errors[0] for data in (rows(n=3000), rows(n=3000, known=False))
+    ]
+    assert errors[1] > errors[0]
+
+
+def test_a_group_that_is_rare_in_a_task_does_not_change_how_many_are_favoured_there():
+    common, rare = rows(n_tasks=1, n=20000, share=0.5), rows(n_tasks=1, n=20000, share=0.05, seed=1)
+    values = by_group(np.array([[0.01]]), 2)
+    moved = [abs(d.decisions(values).mean() - d.decisions(0 * values).mean()) for d in (common, rare)]
+    # The same shift for either group, as if they were as many as in the other task, moves the rate.
+    shift = 0.01 / 0.5 * np.where(rare.group == 0, 1, -1)
+    evenly = abs((rare.probability > 0.5 + shift).mean() - (rare.probability > 0.5).mean())
+    assert max(moved) < 0.3 * evenly
+
+
+def gap(data, values):
+    k, n = data.hard_counts(data.decisions(by_group(values, 2)))
+    rates = k / n
+    return np.sqrt(np.mean((rates[..., 0] - rates[..., 1]) ** 2))
+
+
+def test_tasks_with_rows_of_their_own_have_smaller_gaps_and_those_without_keep_what_was_learned():
+    data = rows(spread=0.6, n=1500, n_tasks=30)
+    found = fit_curve(data, blind(data)).at(5.0)
+    new = rows(spread=0.6, n=800, n_tasks=30, seed=1)
+    half = np.arange(800 * 30) % 800 < 400
+    seen, rest = part(new, half), part(new, ~half)
+    own = found.for_tasks(seen, None, None, 30)
+    assert gap(rest, own) < 0.6 * gap(rest, found.values)
+    batch = found.for_tasks(None, None, seen, 30)
+    assert gap(seen, batch) < 0.02  # what decisions are made for is matched
+    alone = part(new, new.group == 0)  # one group is missing
+    np.testing.assert_array_equal(found.for_tasks(alone, None, None, 30), np.repeat(found.values[None], 30, axis=0))
+    np.testing.assert_array_equal(found.for_tasks(None, None, None, 2), np.repeat(found.values[None], 2, axis=0))
+
+
+def test_guessed_groups_tell_of_a_task_as_far_as_guesses_were_right_before():
+    data = rows(spread=0.6, n=1500, n_tasks=30, known=False)
+    curve = fit_curve(data, blind(data))
+    found, same = curve.at(5.0), rows(spread=0.6, n=800, n_tasks=30, seed=1, known=False)
+    told = found.for_tasks(None, blind(same), None, 30)
+    assert gap(same, told) <= gap(same, found.values) * 1.02
+    deaf = replace(found, trust=np.zeros_like(found.trust))
+    np.testing.assert_array_equal(
+        deaf.for_tasks(None, blind(same), None, 30), np.repeat(found.values[None], 30, axis=0)
+    )
+
+
+def test_the_ascent_ends_where_a_multiplier_is_the_penalty_times_the_gap():
+    inverse = np.full((1, 2), 2.0)
+    for penalty in (0.05, 1.0, 20.0):
+        values = ascend(lambda at, t: 0.3 - 2 * at, np.zeros((1, 1)), penalty, inverse)
+        assert values.item() == pytest.approx(penalty * 0.3 / (1 + 2 * penalty), abs=2e-3)
+    assert ascend(lambda at, t: 0.3 - at, np.ones((1, 1)), 0.0, inverse).item() == 0
+
+
+def test_between_two_penalties_it_is_interpolated():
+    data = rows(n=400)
+    curve = fit_curve(data, blind(data))
+    low, high = curve.points[4], curve.points[5]
+    middle = curve.at((low.penalty + high.penalty) / 2)
+    np.testing.assert_allclose(middle.values, (low.values + high.values) / 2)
+    assert curve.at(1e9) is curve.points[-1] and curve.at(low.penalty).penalty == pytest.approx(low.penalty)
