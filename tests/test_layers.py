@@ -70,6 +70,8 @@ INSIDE_APPLICATIONS = {
         "constraint_report",
         "classifier",
         "report",
+        "baselines",
+        "evaluation",
     ],
     "rl": [
         "checks",

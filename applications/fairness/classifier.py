@@ -31,6 +31,7 @@ __all__ = ["FairnessConstrainedClassifier"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 BOUND = 0.05
+POINTS = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.2, 2.0, 4.0, 10.0)
 
 
 class FairnessConstrainedClassifier(ClassifierMixin, BaseEstimator):
@@ -92,7 +93,6 @@ default="demographic_parity"
     _notion: Notion
     _deciders: dict[str, Decider]
     _guess: GroupGuess
-    _values: dict[str, Floats]
     _own: Floats
     _labels: Any
 
@@ -303,7 +303,7 @@ default="demographic_parity"
 
     def _decide(self) -> None:
         """Choose multipliers for the bound or the penalty, and report."""
-        self._values = {mode: decider.multipliers(self._choose) for mode, decider in self._deciders.items()}
+        self._values: dict[str, Floats] = {}  # found when first asked for
         rows = {"unconstrained": (self._deciders["unknown"].curve.points[0], 0)}
         for mode, decider in self._deciders.items():
             for level, given in enumerate(("", ", other rows of the task given")):
@@ -470,6 +470,15 @@ default="demographic_parity"
         """
         return self._with("with_penalty", bound=None, penalty=penalty)
 
+    def operating_points(self) -> dict[float, Self]:
+        """Return the same model at each of a range of penalties, from none to one that leaves hardly a gap where that can be.
+
+        Returns
+        -------
+        dict of float to FairnessConstrainedClassifier
+        """
+        return {penalty: self.with_penalty(penalty) for penalty in POINTS}
+
     def _with(self, what: str, **settings: float | None) -> Self:
         self._require_fitted(what)
         if not hasattr(self, "groups_"):
@@ -529,6 +538,8 @@ default="demographic_parity"
         else:
             own = getattr(self, "_own", np.zeros((1, len(self.groups_))))
             membership = probabilities(self._guess.logits(x) + own[task])
+        if mode not in self._values:
+            self._values[mode] = self._deciders[mode].multipliers(self._choose)
         return self._deciders[mode].decide(X, membership, tasks, self._values[mode], task)
 
     def predict(self, X: Any, *, sensitive_features: Any = None, tasks: Any = None) -> npt.NDArray[Any]:

@@ -6,8 +6,7 @@ out how tasks differ as far as they can, and how common a group is in the task i
 
 .. math:: P(g \mid x, t) \propto \exp\Big(\sum_s b_s z_{sg}(x) + a_g + u_{tg}\Big), \qquad u_{tg} \sim N(0, \tau^2).
 
-The scores z are a logistic regression, boosting, and boosting of what the shares within tasks leave unexplained (one Newton step
-from the shares). Weights b, levels a and the variance maximise the marginal likelihood of the training tasks, by Laplace's
+The scores z are a logistic regression, boosting, and boosting of what the shares within tasks leave unexplained. Weights b, levels a and the variance maximise the marginal likelihood of the training tasks, by Laplace's
 approximation, with scores of models that did not see the task. A new task's u is the most probable one given those of its rows
 whose group is known.
 """
@@ -36,7 +35,6 @@ Ints = npt.NDArray[np.int64]
 FOLDS = 5
 CS = (0.001, 0.01, 0.1, 1.0)
 TREES: dict[str, Any] = {"learning_rate": 0.05, "max_iter": 100, "max_leaf_nodes": 8, "early_stopping": False}
-LEAST_SPREAD = 0.05  # of an indicator within a task: a share of .05
 SMALLEST = 1e-4  # probability of a group
 LOG_VARIANCE = (-7.0, 4.0)
 JUDGED_ROWS = 200  # of a task, at most, in fitting the weights
@@ -154,11 +152,10 @@ def _fit_models(x: Floats, group: Ints, task: Ints, n_groups: int, strength: flo
     observed = np.eye(n_groups)[group]
     sums = np.stack([np.bincount(task, weights=column) for column in observed.T], axis=1)
     share = (sums / np.maximum(np.bincount(task), 1)[:, None])[task]
-    spread = np.clip(share * (1 - share), LEAST_SPREAD, None)
     # Of two groups the second is the first's complement.
     for g in range(n_groups if n_groups > 2 else 1):
         trees = HistGradientBoostingRegressor(random_state=seed, **TREES)
-        found.append(trees.fit(x, (observed - share)[:, g] / spread[:, g], sample_weight=spread[:, g]))
+        found.append(trees.fit(x, (observed - share)[:, g]))
     return found
 
 
@@ -202,6 +199,6 @@ def _weigh(scores: Floats, group: Ints, task: Ints, n_tasks: int, n_groups: int)
         return -float(intercept_map(offset, observed, task, n_tasks, variance, one)[1].sum()) / len(group)
 
     start = np.concatenate([np.full(3, 1 / 3), np.zeros(free), [0.0]])
-    bounds = [(0.0, 3.0)] * 3 + [(-10.0, 10.0)] * free + [LOG_VARIANCE]
+    bounds = [(0.0, 5.0), (0.0, 5.0), (0.0, 20.0)] + [(-10.0, 10.0)] * free + [LOG_VARIANCE]
     found = minimize(minus_evidence, start, method="L-BFGS-B", bounds=bounds, options={"maxiter": 50})
     return unpack(found.x)
