@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedErr
 from fewshot.estimators import MAMLClassifier
 from fewshot.tasks import factorize
 
+from .bounded_loss import LossDecider
 from .constraint_report import ConstraintReport
 from .curve import Curve
 from .decider import Decider, Given
@@ -24,17 +26,17 @@ from .evidence import rates_of_events
 from .groups import Groups
 from .guess import GroupGuess, probabilities
 from .multipliers import Multipliers
-from .notions import Notion, notion_of
+from .notions import BOUNDED_GROUP_LOSS, Notion, notion_of
+from .operating_points import OperatingPoints
 
 __all__ = ["FairnessConstrainedClassifier"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 BOUND = 0.05
-POINTS = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.2, 2.0, 4.0, 10.0)
 
 
-class FairnessConstrainedClassifier(ClassifierMixin, BaseEstimator):
+class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstimator):
     """Classifier that adapts to a new task from a few rows and keeps the decision rates of groups within a bound of each other.
 
     A :class:`~fewshot.MAMLClassifier` gives the probability of the favourable outcome, and the constraint is met by thresholds
@@ -47,13 +49,13 @@ class FairnessConstrainedClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    constraint : {"demographic_parity", "equal_opportunity", "equalized_odds", "false_positive_rate_parity"}, \
-default="demographic_parity"
-        Which rates of favourable decisions may not differ: of all rows, of those whose outcome is favourable, of those whose
-        outcome is not, or of both.
+    constraint : {"demographic_parity", "equal_opportunity", "equalized_odds", "false_positive_rate_parity", \
+"bounded_group_loss"}, default="demographic_parity"
+        Which rates of favourable decisions may not differ: of all rows, of those whose outcome is favourable, of both these and
+        those whose outcome is not, or of the latter. Or, with "bounded_group_loss", that no group's mean cross-entropy is large.
     bound : float, default=None
         Largest difference between the rates of two groups, as the root of the mean squared difference over tasks. None is 0.05,
-        unless `penalty` is given.
+        unless `penalty` is given. Of "bounded_group_loss": the largest mean cross-entropy of a group, which must be given.
     penalty : float, default=None
         In place of a bound, the weight of the squared gap: the share of errors plus `penalty` times the squared gap is made small.
     pos_label : label, default=None
@@ -91,7 +93,7 @@ default="demographic_parity"
     groups_: Groups
     pos_label_: Any
     _notion: Notion
-    _deciders: dict[str, Decider]
+    _deciders: dict[str, Any]  # of Decider or LossDecider
     _guess: GroupGuess
     _own: Floats
     _labels: Any
@@ -201,7 +203,7 @@ default="demographic_parity"
         )
 
     def _checked(self) -> Notion:
-        notion = notion_of(self.constraint)
+        notion = notion_of(self.constraint, losses=True)
         for name in ("bound", "penalty"):
             value = getattr(self, name)
             right = isinstance(value, int | float | np.number) and not isinstance(value, bool) and value >= 0
@@ -209,6 +211,13 @@ default="demographic_parity"
                 raise InvalidParameterError(f"{name}: got {value!r}; expected a number of 0 or more, or None.")
         if self.bound is not None and self.penalty is not None:
             raise InvalidParameterError("penalty: a bound was given too; give one of the two.")
+        if notion is BOUNDED_GROUP_LOSS and self.penalty is not None:
+            raise InvalidParameterError(f"penalty: bounded_group_loss takes a bound; got the penalty {self.penalty!r}.")
+        if notion is BOUNDED_GROUP_LOSS and self.bound is None:
+            raise InvalidParameterError(
+                "bound: got None; bounded_group_loss needs the largest loss that a group may have (mean cross-entropy), for "
+                "example bound=0.6. A model that knows nothing has log(2) = 0.69."
+            )
         return notion
 
     def _fit(
@@ -249,12 +258,29 @@ default="demographic_parity"
             self.constraint_report_ = ConstraintReport(None, None, (), pd.DataFrame(), 0, 0)
             return
         self.groups_, self.pos_label_ = groups, pos_label
+        self._notion = notion
+        inputs = {"unknown": X}
         models = {"unknown": self.classifier_}
         if self.use_sensitive_at_predict:
-            told = np.column_stack([_numbers(X), np.eye(len(groups))[codes]])
-            models["known"] = clone(model).fit_meta(told, y, **columns)
-        self._notion = notion
-        self._learn_thresholds(models, _numbers(X), codes, np.asarray(y) == pos_label, columns["tasks"])
+            inputs["known"] = np.column_stack([_numbers(X), np.eye(len(groups))[codes]])
+            models["known"] = clone(model).fit_meta(inputs["known"], y, **columns)
+        held_out = getattr(self.classifier_, "_held_out", {})
+        if not held_out:
+            raise InvalidDataError(
+                "tasks: too few, or too few rows in them, to learn a constraint on tasks that are held out; give at least two "
+                "tasks, or leave sensitive_features out. A classifier= of yours must have a base."
+            )
+        every = [(found.row, found.task) for found in held_out.values()]
+        self._n_rows, self._n_tasks = (len(np.unique(np.concatenate(column))) for column in zip(*every, strict=True))
+        task = factorize("tasks", columns["tasks"], len(codes))[1]
+        rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
+        self._guess = GroupGuess.fit(_numbers(X), codes, task, len(groups), rng)
+        if notion is BOUNDED_GROUP_LOSS:
+            self._learn_weights(models, inputs, y, codes, columns)
+        else:
+            self._learn_thresholds(models, (codes, np.asarray(y) == pos_label, task), rng)
+        self._guess.held_out = None
+        self._decide()
 
     def _favourable_label(self, y: Any) -> Any:
         labels = np.unique(np.asarray(y))
@@ -274,47 +300,49 @@ default="demographic_parity"
     def _learn_thresholds(
         self,
         models: dict[str, MAMLClassifier],
-        x: Floats,
-        group: Ints,
-        favourable: npt.NDArray[np.bool_],
-        tasks: Any,
+        rows: tuple[Ints, npt.NDArray[np.bool_], Ints],
+        rng: np.random.Generator,
     ) -> None:
         """Learn multipliers on what the models say of tasks that they were not trained on."""
-        held_out = getattr(self.classifier_, "_held_out", {})
-        if not held_out:
-            raise InvalidDataError(
-                "tasks: too few, or too few rows in them, to learn thresholds on tasks that are held out; give at least two "
-                "tasks, or leave sensitive_features out. A classifier= of yours must have a base."
-            )
-        task = factorize("tasks", tasks, len(x))[1]
-        rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
-        guess = GroupGuess.fit(x, group, task, len(self.groups_), rng)
-        rates = rates_of_events(self._notion, group, favourable, len(self.groups_))
-        rows, column = (group, favourable, task), self._favourable_column
+        rates = rates_of_events(self._notion, *rows[:2], len(self.groups_))
         self._deciders = {
-            mode: Decider.fit(self._notion, model, column, guess, rates, rows, mode == "known", rng)
+            mode: Decider.fit(
+                self._notion, model, self._favourable_column, self._guess, rates, rows, mode == "known", rng
+            )
             for mode, model in models.items()
         }
-        guess.held_out = None
-        self._guess = guess
-        every = [(found.row, found.task) for found in held_out.values()]
-        self._n_rows, self._n_tasks = (len(np.unique(np.concatenate(column))) for column in zip(*every, strict=True))
-        self._decide()
+
+    def _learn_weights(
+        self, models: dict[str, MAMLClassifier], inputs: dict[str, Any], y: Any, group: Ints, columns: dict[str, Any]
+    ) -> None:
+        """Learn weights of the groups' rows that bound their losses on tasks that the models were not trained on."""
+        target = np.searchsorted(self.classes_, np.asarray(y))
+        own = columns["sample_weight"]
+
+        def fitted(mode: str, weight: Floats) -> MAMLClassifier:
+            weight = weight if own is None else weight * np.asarray(own, dtype=np.float64)
+            return clone(models[mode]).fit_meta(inputs[mode], y, **(columns | {"sample_weight": weight}))
+
+        assert self.bound is not None
+        self._deciders = {
+            mode: LossDecider.fit(model, partial(fitted, mode), group, target, self.bound, mode == "known")
+            for mode, model in models.items()
+        }
+        self.classifier_ = self._deciders["unknown"].classifier
 
     def _decide(self) -> None:
         """Choose multipliers for the bound or the penalty, and report."""
         self._values: dict[str, Floats] = {}  # found when first asked for
-        rows = {"unconstrained": (self._deciders["unknown"].curve.points[0], 0)}
+        rows = {"unconstrained": (*self._deciders["unknown"].unconstrained(), 0.0)}
         for mode, decider in self._deciders.items():
-            for level, given in enumerate(("", ", other rows of the task given")):
-                rows[f"group {mode}{given}"] = (self._choose(decider.curve, level), level)
+            for given, error, gap, penalty in decider.reached(self._choose):
+                rows[f"group {mode}{given}"] = (error, gap, penalty)
         bound = None if self.penalty is not None else BOUND if self.bound is None else float(self.bound)
-        table = pd.DataFrame(
-            [[m.errors[level], m.gaps[level], m.penalty] for m, level in rows.values()],
-            columns=["error", "gap", "penalty"],
-            index=pd.Index(rows, name="decisions"),
-        )
+        index = pd.Index(rows, name="decisions")
+        table = pd.DataFrame(list(rows.values()), columns=["error", "gap", "penalty"], index=index)
         table["feasible"] = True if bound is None else table["gap"] <= bound * (1 + 1e-9)
+        if self._notion is BOUNDED_GROUP_LOSS:
+            table = table.rename(columns={"gap": "loss"}).drop(columns="penalty")
         self.constraint_report_ = ConstraintReport(
             self._notion.name, bound, tuple(self.groups_.titles), table, self._n_tasks, self._n_rows
         )
@@ -405,11 +433,13 @@ default="demographic_parity"
         given = [part._replace(guess=probabilities(part.guess + own[part.task])) for part in given]
         usual = self._guess.shares(own)
         models = {"unknown": adapted.classifier_}
-        if "known" in self._deciders:
-            models["known"] = self._deciders["known"].adapt_classifier(given[0], y, labels, **columns)
+        for mode, decider in self._deciders.items():
+            if mode == "known" or self._notion is BOUNDED_GROUP_LOSS:
+                models[mode] = decider.adapt_classifier(given[0], y, labels, **columns)
         adapted._deciders = {
             mode: self._deciders[mode].adapt(model, given, usual, labels) for mode, model in models.items()
         }
+        adapted.classifier_ = models["unknown"]
         adapted._decide()
         return adapted
 
@@ -439,56 +469,6 @@ default="demographic_parity"
             return np.zeros((n_tasks, len(self.groups_)))
         logits, group, task = (np.concatenate(column) for column in zip(*known, strict=True))
         return self._guess.adapt(logits, group, task, n_tasks)
-
-    def with_bound(self, bound: float) -> Self:
-        """Return the same model with another bound on the gap; nothing is trained again.
-
-        Parameters
-        ----------
-        bound : float
-            Largest gap.
-
-        Returns
-        -------
-        FairnessConstrainedClassifier
-            Fitted, and adapted if this one is.
-        """
-        return self._with("with_bound", bound=bound, penalty=None)
-
-    def with_penalty(self, penalty: float) -> Self:
-        """Return the same model with a penalty in place of a bound, or with another one; nothing is trained again.
-
-        Parameters
-        ----------
-        penalty : float
-            Weight of the squared gap.
-
-        Returns
-        -------
-        FairnessConstrainedClassifier
-            Fitted, and adapted if this one is.
-        """
-        return self._with("with_penalty", bound=None, penalty=penalty)
-
-    def operating_points(self) -> dict[float, Self]:
-        """Return the same model at each of a range of penalties, from none to one that leaves hardly a gap where that can be.
-
-        Returns
-        -------
-        dict of float to FairnessConstrainedClassifier
-        """
-        return {penalty: self.with_penalty(penalty) for penalty in POINTS}
-
-    def _with(self, what: str, **settings: float | None) -> Self:
-        self._require_fitted(what)
-        if not hasattr(self, "groups_"):
-            raise NotFittedError(f"{what}: the model was fitted without sensitive_features; nothing is constrained.")
-        other = copy.copy(self)
-        for name, value in settings.items():
-            setattr(other, name, value)
-        other._checked()
-        other._decide()
-        return other
 
     # ---------------------------------------------------------------- predicting
 

@@ -25,7 +25,8 @@ class ConstraintReport:
         One row each for decisions "unconstrained", and with "group unknown" and "group known" at predict; for both of these also if
         other rows of the task are given to `adapt`, without groups. `error`, share of wrong decisions; `gap`, the root of the
         debiased squared gap, averaged over tasks, of the pair of groups where it is largest; `penalty`, the weight of the squared
-        gap that does this; `feasible`, whether the gap is within the bound.
+        gap that does this; `feasible`, whether the gap is within the bound. With "bounded_group_loss" the column `loss`, the
+        largest mean cross-entropy of a group, stands in place of gap and penalty.
     n_tasks, n_rows : int
         Held-out tasks and rows that this rests on.
     """
@@ -45,9 +46,11 @@ class ConstraintReport:
             f"{self.constraint.replace('_', ' ')}{within} between {', '.join(self.groups)}; {self.n_tasks} held-out tasks, "
             f"{self.n_rows} rows."
         ]
+        column, what, means = "gap", "gap", "penalty"
+        if "loss" in self.table:
+            column, what, means = "loss", "largest loss of a group", "weighting that was tried"
         for name, row in self.table.iterrows():
-            said = (
-                "" if name == "unconstrained" or row["feasible"] else " NOT within the bound, which no penalty meets."
-            )
-            lines.append(f"{name}: gap {row['gap']:.3f}, errors {row['error']:.1%}.{said}")
+            blamed = name != "unconstrained" and not row["feasible"]
+            said = f" NOT within the bound, which no {means} meets." if blamed else ""
+            lines.append(f"{name}: {what} {row[column]:.3f}, errors {row['error']:.1%}.{said}")
         return "\n".join(lines)

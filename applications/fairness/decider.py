@@ -19,7 +19,7 @@ from .notions import Notion
 from .rule import thresholds
 from .scored import inverse_shares
 
-__all__ = ["Decider", "Given"]
+__all__ = ["Decider", "Given", "inputs_of"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -52,6 +52,11 @@ class Given(NamedTuple):
     def membership(self) -> Floats:
         """Return what is known of each row's group: itself or probabilities."""
         return self.guess if self.group is None else np.eye(self.guess.shape[1])[self.group]
+
+
+def inputs_of(told: bool, X: Any, membership: Floats) -> Any:
+    """Return what a classifier takes: features, and the groups or their probabilities if it is told."""
+    return np.column_stack([np.asarray(X, dtype=np.float64), membership]) if told else X
 
 
 @dataclass(frozen=True)
@@ -121,9 +126,24 @@ class Decider:
             notion, told, classifier, column, rates, fit_curve(*pool), guess.shares(np.zeros((1, guess.n_groups)))
         )
 
-    def inputs(self, X: Any, membership: Floats) -> Any:
-        """Return what the classifier takes: features, and the groups or their probabilities if it is told."""
-        return np.column_stack([np.asarray(X, dtype=np.float64), membership]) if self.told else X
+    def reached(self, choose: Any) -> list[tuple[str, float, float, float]]:
+        """Return what is given beside the support, errors, gap and penalty on held-out tasks.
+
+        Parameters
+        ----------
+        choose : callable
+            From the curve and a level to :class:`Multipliers`.
+        """
+        found = [choose(self.curve, level) for level in (0, 1)]
+        return [
+            (given, float(m.errors[level]), float(m.gaps[level]), m.penalty)
+            for level, (given, m) in enumerate(zip(("", ", other rows of the task given"), found, strict=True))
+        ]
+
+    def unconstrained(self) -> tuple[float, float]:
+        """Return errors and gap without a penalty."""
+        free = self.curve.points[0]
+        return float(free.errors[0]), float(free.gaps[0])
 
     def adapt_classifier(self, support: Given, y: Any, labels: Any, **columns: Any) -> MAMLClassifier:
         """Adapt the classifier to supports.
@@ -140,7 +160,7 @@ class Decider:
             More for the classifier.
         """
         tasks = None if labels is None else labels[support.task]
-        return self.classifier.adapt(self.inputs(support.X, support.membership()), y, tasks=tasks, **columns)
+        return self.classifier.adapt(inputs_of(self.told, support.X, support.membership()), y, tasks=tasks, **columns)
 
     def adapt(self, classifier: MAMLClassifier, given: Sequence[Given], usual: Floats, labels: Any) -> Decider:
         """Take up an adapted classifier and rows of its tasks.
@@ -162,7 +182,7 @@ class Decider:
         parts = []
         for part in given:
             tasks = None if labels is None else labels[part.task]
-            p = classifier.predict_proba(self.inputs(part.X, part.membership()), tasks=tasks)[:, self.column]
+            p = classifier.predict_proba(inputs_of(self.told, part.X, part.membership()), tasks=tasks)[:, self.column]
             parts.append(Part(p, part.guess, part.task, part.group, part.favourable))
         evidence = gather(self.notion, self.rates, usual, parts)
         return replace(
@@ -192,5 +212,5 @@ class Decider:
 
     def decide(self, X: Any, membership: Floats, tasks: Any, multipliers: Floats, task: Ints) -> tuple[Floats, Floats]:
         """Return class probabilities and thresholds of rows."""
-        probability = self.classifier.predict_proba(self.inputs(X, membership), tasks=tasks)
+        probability = self.classifier.predict_proba(inputs_of(self.told, X, membership), tasks=tasks)
         return probability, thresholds(self.notion, multipliers[task], membership)

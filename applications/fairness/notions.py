@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fewshot.errors import InvalidParameterError
 
-__all__ = ["NOTIONS", "Notion", "notion_of"]
+__all__ = ["BOUNDED_GROUP_LOSS", "NOTIONS", "Notion", "notion_of"]
 
 
 class Notion(NamedTuple):
@@ -54,8 +54,13 @@ NOTIONS = {
 }
 
 
-def notion_of(name: str, parameter: str = "constraint") -> Notion:
-    """Return a notion by name, or raise an error that lists them."""
-    if not isinstance(name, str) or name not in NOTIONS:
-        raise InvalidParameterError(f"{parameter}: got {name!r}; expected one of {', '.join(map(repr, NOTIONS))}.")
-    return NOTIONS[name]
+# Each group's loss has a bound; no rates are compared.
+BOUNDED_GROUP_LOSS = Notion("bounded_group_loss", ())
+
+
+def notion_of(name: str, parameter: str = "constraint", *, losses: bool = False) -> Notion:
+    """Return a notion by name, or raise an error that lists them; with `losses` also the one about losses."""
+    known = NOTIONS | ({BOUNDED_GROUP_LOSS.name: BOUNDED_GROUP_LOSS} if losses else {})
+    if not isinstance(name, str) or name not in known:
+        raise InvalidParameterError(f"{parameter}: got {name!r}; expected one of {', '.join(map(repr, known))}.")
+    return known[name]

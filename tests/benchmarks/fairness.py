@@ -6,9 +6,9 @@
     python tests/benchmarks/fairness.py --list
 
 Leave states out, in three folds, sorted by name, every third. In each fold the operating point of every method is chosen on the
-tested states of the next fold, by models fitted to neither: the most accurate one whose gap is not above the part's, or the one with
-the least gap. Twenty draws of each state's support. Competitors are also compared at our accuracy, by interpolating what they reach
-at all of their operating points. Each part that ends is written to logs/fairness/.
+tested states of the next fold, by models fitted to neither: the most accurate one whose gap is not above the part's, or the one
+with the least gap. Twenty draws of each state's support. Competitors are also compared at our accuracy, by interpolating what they
+reach at all of their operating points. Each part that ends is written to logs/fairness/.
 """
 
 import argparse

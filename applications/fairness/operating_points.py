@@ -1,0 +1,130 @@
+"""One fitted model at other bounds and penalties: nothing is trained again."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from fewshot.errors import InvalidParameterError, NotFittedError
+
+from .gaps import count_by_group, debiased_squared_gap, permutation_floor, signed_gap
+from .notions import BOUNDED_GROUP_LOSS, Notion
+
+__all__ = ["OperatingPoints"]
+
+POINTS = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.2, 2.0, 4.0, 10.0)
+
+
+class OperatingPoints:
+    """What a constrained classifier can do with its bound and its penalty once it is fitted."""
+
+    bound: float | None
+    penalty: float | None
+    groups_: Any
+    pos_label_: Any
+    _notion: Notion
+
+    def with_bound(self, bound: float) -> Self:
+        """Return the same model with another bound on the gap.
+
+        Parameters
+        ----------
+        bound : float
+            Largest gap.
+
+        Returns
+        -------
+        FairnessConstrainedClassifier
+            Fitted, and adapted if this one is.
+        """
+        return self._with("with_bound", bound=bound, penalty=None)
+
+    def with_penalty(self, penalty: float) -> Self:
+        """Return the same model with a penalty in place of a bound, or with another one.
+
+        Parameters
+        ----------
+        penalty : float
+            Weight of the squared gap.
+
+        Returns
+        -------
+        FairnessConstrainedClassifier
+            Fitted, and adapted if this one is.
+        """
+        return self._with("with_penalty", bound=None, penalty=penalty)
+
+    def operating_points(self) -> dict[float, Self]:
+        """Return the same model at each of a range of penalties, from none to one that leaves hardly a gap where that can be.
+
+        Returns
+        -------
+        dict of float to FairnessConstrainedClassifier
+            One of them if the constraint is "bounded_group_loss", which is fitted for one bound.
+        """
+        if getattr(self, "_notion", None) is BOUNDED_GROUP_LOSS:
+            return {float("nan"): self}
+        return {penalty: self.with_penalty(penalty) for penalty in POINTS}
+
+    def frontier(
+        self, X: Any, y: Any, *, sensitive_features: Any, tasks: Any = None, told: bool | None = None
+    ) -> pd.DataFrame:
+        """Return what accuracy and gaps the model has on rows with known outcomes, along its operating points.
+
+        To choose a point, take rows of tasks that it will not be judged on.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, features)
+            Rows that it was not fitted or adapted to.
+        y : array-like of shape (rows,)
+            Their outcomes.
+        sensitive_features : array-like of shape (rows,) or (rows, features)
+            Their groups.
+        tasks : array-like of shape (rows,), default=None
+            Their tasks, if the model was adapted to labelled ones.
+        told : bool, default=None
+            Whether the groups are given to `predict`; None: if `use_sensitive_at_predict`.
+
+        Returns
+        -------
+        DataFrame
+            One row for each penalty: `accuracy`; `gap`, the largest absolute gap between two groups, of all events, averaged over
+            tasks; `debiased`, the root of the mean squared gap less its sampling variance, 0 if that is negative; `floor`, the mean
+            absolute gap of groups drawn by lot.
+        """
+        self._require_fitted("frontier")  # type: ignore[attr-defined]
+        told = self.use_sensitive_at_predict if told is None else told  # type: ignore[attr-defined]
+        favourable = np.asarray(y) == self.pos_label_
+        codes = self.groups_.codes(sensitive_features, len(favourable))
+        task = np.zeros(len(codes), dtype=np.int64) if tasks is None else pd.factorize(np.asarray(tasks))[0]
+        columns = {"tasks": tasks} | ({"sensitive_features": sensitive_features} if told else {})
+        among = (self._notion if self._notion.events else Notion("any", ("all",))).among(favourable)
+        rows = []
+        for penalty, point in self.operating_points().items():
+            decision = np.asarray(point.predict(X, **columns)) == self.pos_label_  # type: ignore[attr-defined]
+            counts = count_by_group(
+                decision, among, codes, len(self.groups_), task.astype(np.int64), int(task.max()) + 1
+            )
+            values = [np.abs(signed_gap(*counts)), debiased_squared_gap(*counts), permutation_floor(*counts)]
+            gap, squared, floor = (np.nanmean(v, axis=1).max() for v in values)
+            rows.append((penalty, (decision == favourable).mean(), gap, np.sqrt(max(squared, 0.0)), floor))
+        return pd.DataFrame(rows, columns=["penalty", "accuracy", "gap", "debiased", "floor"]).set_index("penalty")
+
+    def _with(self, what: str, **settings: float | None) -> Self:
+        self._require_fitted(what)  # type: ignore[attr-defined]
+        if not hasattr(self, "groups_"):
+            raise NotFittedError(f"{what}: the model was fitted without sensitive_features; nothing is constrained.")
+        if self._notion is BOUNDED_GROUP_LOSS:
+            raise InvalidParameterError(
+                f"{what}: bounded_group_loss is fitted for one bound; set it and call fit_meta again."
+            )
+        other = copy.copy(self)
+        for name, value in settings.items():
+            setattr(other, name, value)
+        other._checked()  # type: ignore[attr-defined]
+        other._decide()  # type: ignore[attr-defined]
+        return other
