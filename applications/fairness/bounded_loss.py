@@ -39,6 +39,8 @@ class LossDecider:
     ----------
     told : bool
         Whether the classifier is told the group.
+    column : int
+        Position of the favourable class.
     classifier : MAMLClassifier
         Fitted.
     weights : ndarray of shape (groups,)
@@ -50,6 +52,7 @@ class LossDecider:
     """
 
     told: bool
+    column: int
     classifier: MAMLClassifier
     weights: Floats
     losses: Floats
@@ -66,6 +69,7 @@ class LossDecider:
         target: Ints,
         bound: float,
         told: bool,
+        column: int,
     ) -> LossDecider:
         """Fit until every group is within the bound, or the rounds are over.
 
@@ -81,12 +85,14 @@ class LossDecider:
             Largest loss of a group.
         told : bool
             Whether the classifier is told the group.
+        column : int
+            Position of the favourable class.
         """
         n_groups = int(group.max()) + 1
         shares = np.bincount(group, minlength=n_groups) / len(group)
         multipliers, weights, model = np.zeros(n_groups), np.ones(n_groups), first
         free, free_error = _held_out_losses(first, group, target, n_groups)
-        best = found = cls(told, first, weights, free, free, free_error, free_error)
+        best = found = cls(told, column, first, weights, free, free, free_error, free_error)
         for _ in range(ROUNDS if free.max() > bound else 0):
             multipliers = np.maximum(multipliers + RATE * (found.losses - bound), 0.0)
             weights = 1 + multipliers / shares
@@ -126,9 +132,11 @@ class LossDecider:
         """Return none: all is in the classifier."""
         return np.zeros(0)
 
-    def decide(self, X: Any, membership: Floats, tasks: Any, multipliers: Floats, task: Ints) -> tuple[Floats, Floats]:
-        """Return class probabilities, and thresholds of one half."""
-        probability = self.classifier.predict_proba(inputs_of(self.told, X, membership), tasks=tasks)
+    def decide(
+        self, X: Any, membership: Floats, tasks: Any, multipliers: Floats, task: Ints, choose: Any
+    ) -> tuple[Floats, Floats]:
+        """Return probabilities of the favourable outcome, and thresholds of one half."""
+        probability = self.classifier.predict_proba(inputs_of(self.told, X, membership), tasks=tasks)[:, self.column]
         return probability, np.full(len(task), 0.5)
 
 

@@ -26,7 +26,7 @@ from .evidence import rates_of_events
 from .groups import Groups
 from .guess import GroupGuess, probabilities
 from .multipliers import Multipliers
-from .notions import BOUNDED_GROUP_LOSS, Notion, notion_of
+from .notions import Notion, notion_of
 from .operating_points import OperatingPoints
 
 __all__ = ["FairnessConstrainedClassifier"]
@@ -211,9 +211,9 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
                 raise InvalidParameterError(f"{name}: got {value!r}; expected a number of 0 or more, or None.")
         if self.bound is not None and self.penalty is not None:
             raise InvalidParameterError("penalty: a bound was given too; give one of the two.")
-        if notion is BOUNDED_GROUP_LOSS and self.penalty is not None:
+        if notion.bounds_losses and self.penalty is not None:
             raise InvalidParameterError(f"penalty: bounded_group_loss takes a bound; got the penalty {self.penalty!r}.")
-        if notion is BOUNDED_GROUP_LOSS and self.bound is None:
+        if notion.bounds_losses and self.bound is None:
             raise InvalidParameterError(
                 "bound: got None; bounded_group_loss needs the largest loss that a group may have (mean cross-entropy), for "
                 "example bound=0.6. A model that knows nothing has log(2) = 0.69."
@@ -275,10 +275,10 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         task = factorize("tasks", columns["tasks"], len(codes))[1]
         rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
         self._guess = GroupGuess.fit(_numbers(X), codes, task, len(groups), rng)
-        if notion is BOUNDED_GROUP_LOSS:
+        if notion.bounds_losses:
             self._learn_weights(models, inputs, y, codes, columns)
         else:
-            self._learn_thresholds(models, (codes, np.asarray(y) == pos_label, task), rng)
+            self._learn_thresholds(models, inputs, (codes, np.asarray(y) == pos_label, task), rng)
         self._guess.held_out = None
         self._decide()
 
@@ -300,14 +300,16 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
     def _learn_thresholds(
         self,
         models: dict[str, MAMLClassifier],
+        inputs: dict[str, Any],
         rows: tuple[Ints, npt.NDArray[np.bool_], Ints],
         rng: np.random.Generator,
     ) -> None:
         """Learn multipliers on what the models say of tasks that they were not trained on."""
         rates = rates_of_events(self._notion, *rows[:2], len(self.groups_))
+        column = self._favourable_column
         self._deciders = {
             mode: Decider.fit(
-                self._notion, model, self._favourable_column, self._guess, rates, rows, mode == "known", rng
+                self._notion, model, column, self._guess, rates, _numbers(inputs[mode]), rows, mode == "known", rng
             )
             for mode, model in models.items()
         }
@@ -325,7 +327,9 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
 
         assert self.bound is not None
         self._deciders = {
-            mode: LossDecider.fit(model, partial(fitted, mode), group, target, self.bound, mode == "known")
+            mode: LossDecider.fit(
+                model, partial(fitted, mode), group, target, self.bound, mode == "known", self._favourable_column
+            )
             for mode, model in models.items()
         }
         self.classifier_ = self._deciders["unknown"].classifier
@@ -341,7 +345,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         index = pd.Index(rows, name="decisions")
         table = pd.DataFrame(list(rows.values()), columns=["error", "gap", "penalty"], index=index)
         table["feasible"] = True if bound is None else table["gap"] <= bound * (1 + 1e-9)
-        if self._notion is BOUNDED_GROUP_LOSS:
+        if self._notion.bounds_losses:
             table = table.rename(columns={"gap": "loss"}).drop(columns="penalty")
         self.constraint_report_ = ConstraintReport(
             self._notion.name, bound, tuple(self.groups_.titles), table, self._n_tasks, self._n_rows
@@ -434,7 +438,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         usual = self._guess.shares(own)
         models = {"unknown": adapted.classifier_}
         for mode, decider in self._deciders.items():
-            if mode == "known" or self._notion is BOUNDED_GROUP_LOSS:
+            if mode == "known" or self._notion.bounds_losses:
                 models[mode] = decider.adapt_classifier(given[0], y, labels, **columns)
         adapted._deciders = {
             mode: self._deciders[mode].adapt(model, given, usual, labels) for mode, model in models.items()
@@ -501,13 +505,13 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
                 "sensitive_features: given, but use_sensitive_at_predict=False forbids to decide by them; leave it out."
             )
         probability, threshold = self._decided(mode, X, sensitive_features, tasks)
-        favourable = np.clip(probability[:, self._favourable_column], 1e-9, 1 - 1e-9)
+        favourable = np.clip(probability, 1e-9, 1 - 1e-9)
         moved = expit(logit(favourable) - logit(threshold))
         columns = [1 - moved, moved]
         return np.column_stack(columns if self._favourable_column else columns[::-1])
 
     def _decided(self, mode: str, X: Any, sensitive_features: Any, tasks: Any) -> tuple[Floats, Floats]:
-        """Return class probabilities and thresholds of rows."""
+        """Return probabilities of the favourable outcome and thresholds of rows."""
         x = _numbers(X)
         labels = getattr(self, "_labels", None)
         task = np.zeros(len(x), dtype=np.int64)
@@ -520,7 +524,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
             membership = probabilities(self._guess.logits(x) + own[task])
         if mode not in self._values:
             self._values[mode] = self._deciders[mode].multipliers(self._choose)
-        return self._deciders[mode].decide(X, membership, tasks, self._values[mode], task)
+        return self._deciders[mode].decide(X, membership, tasks, self._values[mode], task, self._choose)
 
     def predict(self, X: Any, *, sensitive_features: Any = None, tasks: Any = None) -> npt.NDArray[Any]:
         """Decide; arguments as for :meth:`predict_proba`.

@@ -15,6 +15,7 @@ __all__ = ["Curve", "fit_curve"]
 
 Floats = npt.NDArray[np.float64]
 PENALTIES = (0.0, *(0.02 * 1.6**i for i in range(15)))  # the largest, 14, leaves multipliers of .3 with gaps of .02
+MIXES = (0.0, 0.5, 1.0)
 DIFFERENCE = 0.005  # for the slope of the gap
 
 
@@ -70,6 +71,9 @@ def _between(low: Multipliers, high: Multipliers, part: float) -> Multipliers:
 def fit_curve(rows: Scored, blind: Scored) -> Curve:
     """Learn multipliers on rows of held-out tasks.
 
+    The probabilities decided by are the classifier's, mixed with those of a pooled logistic regression as far as this makes errors
+    plus penalty times squared gap less. Where a small gap counts, a simpler model may rank better those whom the constraint moves.
+
     Parameters
     ----------
     rows : Scored
@@ -77,6 +81,19 @@ def fit_curve(rows: Scored, blind: Scored) -> Curve:
     blind : Scored
         The same rows as they would look if groups and outcomes were not known.
     """
+    mixes = (0.0,) if rows.pooled is None else MIXES
+    curves = [_fit_mixed(rows.mixed(mix), blind.mixed(mix), mix) for mix in mixes]
+    # At no penalty the classifier is what it is.
+    points = [curves[0][0]]
+    points += [min(found, key=_cost) for found in zip(*(curve[1:] for curve in curves), strict=True)]
+    return Curve(tuple(points))
+
+
+def _cost(point: Multipliers) -> float:
+    return float((point.errors + point.penalty * point.gaps**2).mean())
+
+
+def _fit_mixed(rows: Scored, blind: Scored, mix: float) -> list[Multipliers]:
     weights = pair_weights(rows.effective_rows().transpose(1, 0, 2))
     inverse = rows.inverse.mean(0)
 
@@ -93,29 +110,31 @@ def fit_curve(rows: Scored, blind: Scored) -> Curve:
             step[at] = DIFFERENCE
             ends = [mean_gaps(values + sign * step, COLDEST) for sign in (1, -1)]
             slope[..., at[0], at[1]] = (ends[0] - ends[1]) / (2 * DIFFERENCE)
-        points.append(_judged(penalty, values, slope, rows, blind))
-    return Curve(tuple(points))
+        points.append(_judged(penalty, mix, values, slope, rows, blind))
+    return points
 
 
-def _judged(penalty: float, values: Floats, slope: Floats, rows: Scored, blind: Scored) -> Multipliers:
+def _judged(penalty: float, mix: float, values: Floats, slope: Floats, rows: Scored, blind: Scored) -> Multipliers:
     """Judge hard decisions, with the same multipliers for all tasks, and with each task's own."""
     k, n, error = _hard(values, rows)
     weights = pair_weights(n)
     gaps, squares = signed_gap(k, n), debiased_squared_gap(k, n)
     mean = mean_over_tasks(gaps, weights)
     guesses = np.where(np.isfinite(gaps), soft_gaps(blind, values, COLDEST).transpose(1, 0, 2), np.nan)
-    usual_guess = mean_over_tasks(guesses, weights)
-    varied = np.maximum(mean_over_tasks(guesses**2, weights) - usual_guess**2, LEAST_SPREAD)
-    together = mean_over_tasks(gaps * guesses, weights) - mean * usual_guess
+    off, usual_guess = gaps - guesses, mean_over_tasks(guesses, weights)
+    bias = mean_over_tasks(off, weights)
+    doubt = mean_over_tasks(off**2 - (gaps**2 - squares), weights) - bias**2
+    varied = mean_over_tasks(guesses**2, weights) - usual_guess**2
     usual = Multipliers(
         penalty=penalty,
+        mix=mix,
         values=values,
         mean=mean,
         spread=np.maximum(mean_over_tasks(squares, weights) - mean**2, LEAST_SPREAD),
         slope=slope,
-        bias=mean - usual_guess,
-        trust=np.clip(together / varied, 0.0, 1.0),
-        guessed=varied,
+        bias=bias,
+        doubt=np.maximum(doubt, LEAST_SPREAD),
+        guessed=np.maximum(varied, LEAST_SPREAD),
         rates=np.nan_to_num(rates_of(k.sum(1), n.sum(1))),
         gaps=np.full(2, _gap(k, n)),
         errors=np.full(2, error),

@@ -14,6 +14,7 @@ from fewshot.estimators import MAMLClassifier
 from .curve import Curve, fit_curve
 from .evidence import Evidence, Part, gather, held_out_evidence
 from .guess import GroupGuess
+from .linear import cross_fitted
 from .multipliers import Multipliers, by_group
 from .notions import Notion
 from .rule import thresholds
@@ -75,6 +76,8 @@ class Decider:
         Position of the favourable class.
     rates : ndarray of shape (events, groups)
         How common each event is in each group.
+    pooled : Pipeline
+        Logistic regression of the favourable outcome on the same inputs.
     curve : Curve
         What was learned on held-out tasks.
     usual : ndarray of shape (tasks, groups)
@@ -90,6 +93,7 @@ class Decider:
     classifier: MAMLClassifier
     column: int
     rates: Floats
+    pooled: Any
     curve: Curve
     usual: Floats
     evidence: Evidence | None = None
@@ -103,6 +107,7 @@ class Decider:
         column: int,
         guess: GroupGuess,
         rates: Floats,
+        x: Floats,
         rows: tuple[Ints, Bools, Ints],
         told: bool,
         rng: np.random.Generator,
@@ -115,16 +120,21 @@ class Decider:
             As for the class.
         guess : GroupGuess
             Guesses groups.
+        x : ndarray of shape (rows, inputs)
+            Inputs of the classifier.
         rows : tuple of (group, favourable, task)
             Of all training rows.
         rng : numpy.random.Generator
             Draws the rows whose groups are known.
         """
-        found = held_out_evidence(notion, guess, rates, classifier._held_out, column, *rows, rng)
-        pool = [part.told() for part in found] if told else found
-        return cls(
-            notion, told, classifier, column, rates, fit_curve(*pool), guess.shares(np.zeros((1, guess.n_groups)))
+        group, favourable, task = rows
+        model, pooled = cross_fitted(x, favourable.astype(np.int64), task)
+        found = held_out_evidence(
+            notion, guess, rates, classifier._held_out, pooled, column, group, favourable, task, rng
         )
+        pool = [part.told() for part in found] if told else found
+        usual = guess.shares(np.zeros((1, guess.n_groups)))
+        return cls(notion, told, classifier, column, rates, model, fit_curve(*pool), usual)
 
     def reached(self, choose: Any) -> list[tuple[str, float, float, float]]:
         """Return what is given beside the support, errors, gap and penalty on held-out tasks.
@@ -182,8 +192,10 @@ class Decider:
         parts = []
         for part in given:
             tasks = None if labels is None else labels[part.task]
-            p = classifier.predict_proba(inputs_of(self.told, part.X, part.membership()), tasks=tasks)[:, self.column]
-            parts.append(Part(p, part.guess, part.task, part.group, part.favourable))
+            inputs = inputs_of(self.told, part.X, part.membership())
+            p = classifier.predict_proba(inputs, tasks=tasks)[:, self.column]
+            pooled = self._pooled_probability(inputs)
+            parts.append(Part(p, pooled, part.guess, part.task, part.group, part.favourable))
         evidence = gather(self.notion, self.rates, usual, parts)
         return replace(
             self, classifier=classifier, usual=usual, evidence=evidence.told() if self.told else evidence, levels=levels
@@ -202,15 +214,25 @@ class Decider:
             shares = gather(self.notion, self.rates, self.usual, []).shares
             return by_group(usual.values, shares.shape[-1]) * inverse_shares(shares)
         values = np.zeros((len(self.levels), *self.curve.points[0].values.shape))
-        _, known, blind, batch = self.evidence
+        found = self.evidence
         for level in np.unique(self.levels):
             # Beside many rows, what a few with their outcomes say of the gap was found to add noise.
-            sources = (None if level else known, blind, batch)
+            sources = (None if level else found.known, found.blind, found.batch)
             own = choose(self.curve, level).for_tasks(*sources, len(self.levels))
             values[self.levels == level] = own[self.levels == level]
         return by_group(values, self.usual.shape[1]) * inverse_shares(self.evidence.shares)
 
-    def decide(self, X: Any, membership: Floats, tasks: Any, multipliers: Floats, task: Ints) -> tuple[Floats, Floats]:
-        """Return class probabilities and thresholds of rows."""
-        probability = self.classifier.predict_proba(inputs_of(self.told, X, membership), tasks=tasks)
+    def _pooled_probability(self, inputs: Any) -> Floats:
+        return np.asarray(self.pooled.predict_proba(np.asarray(inputs, dtype=np.float64))[:, 1])
+
+    def decide(
+        self, X: Any, membership: Floats, tasks: Any, multipliers: Floats, task: Ints, choose: Any
+    ) -> tuple[Floats, Floats]:
+        """Return probabilities of the favourable outcome and thresholds of rows."""
+        inputs = inputs_of(self.told, X, membership)
+        probability = self.classifier.predict_proba(inputs, tasks=tasks)[:, self.column]
+        levels = np.zeros(1, dtype=np.int64) if self.levels is None else self.levels
+        mix = np.array([choose(self.curve, level).mix for level in (0, 1)])[levels][task]
+        if mix.any():
+            probability = (1 - mix) * probability + mix * self._pooled_probability(inputs)
         return probability, thresholds(self.notion, multipliers[task], membership)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ class Part:
     ----------
     probability : ndarray of shape (rows,)
         Of the favourable outcome.
+    pooled : ndarray of shape (rows,)
+        The same by the pooled logistic regression.
     guess : ndarray of shape (rows, groups)
         Probabilities of the groups by the features.
     task : ndarray of int, shape (rows,)
@@ -41,13 +43,15 @@ class Part:
     """
 
     probability: Floats
+    pooled: Floats
     guess: Floats
     task: Ints
     group: Ints | None = None
     favourable: Bools | None = None
 
 
-class Evidence(NamedTuple):
+@dataclass(frozen=True)
+class Evidence:
     """What rows tell of their tasks.
 
     Parameters
@@ -102,11 +106,13 @@ def gather(notion: Notion, rates: Floats, usual: Floats, parts: Sequence[Part]) 
         if part.group is not None and outcome is not None:
             among = notion.among(outcome).astype(np.float64)
             rows = batch if part.favourable is None else known
-            rows.append(Scored(notion, part.probability, part.guess, part.group, among, part.task, expected))
+            rows.append(
+                Scored(notion, part.probability, part.guess, part.group, among, part.task, expected, pooled=part.pooled)
+            )
         else:
             # A group that is known beside an outcome that is not: the row counts for its group, and for events by chances.
             certain = part.guess if part.group is None else np.eye(n_groups)[part.group]
-            blind.append(guessed(notion, part.probability, certain, part.task, expected))
+            blind.append(guessed(notion, part.probability, part.pooled, certain, part.task, expected))
     shares = shares_of(expected, [*known, *blind, *batch], EXPECTED_ROWS)
     return Evidence(shares, *(_joined(rows, shares) for rows in (known, blind, batch)))
 
@@ -120,6 +126,7 @@ def held_out_evidence(
     guess: GroupGuess,
     rates: Floats,
     held_out: Mapping[int, Any],
+    pooled: Floats,
     column: int,
     group: Ints,
     favourable: Bools,
@@ -137,6 +144,8 @@ def held_out_evidence(
         As for :func:`gather`.
     held_out : mapping of int to HeldOut
         What a stack says about training rows, by size of the support.
+    pooled : ndarray of shape (rows,)
+        What the pooled logistic regression says of all training rows, fitted without their tasks.
     column : int
         Position of the favourable class.
     group, favourable, task : ndarray of shape (rows,)
@@ -165,12 +174,13 @@ def held_out_evidence(
     chances = [probabilities(guess.held_out[r] + own[e]) for r, e in ((known, at), (row, episode))]
     parts = [
         # What the classifier says of its own support is of no use here, only the groups are.
-        Part(np.full(len(known), 0.5), chances[0], at, group[known], favourable[known]),
-        Part(probability, chances[1], episode),
+        Part(np.full(len(known), 0.5), pooled[known], chances[0], at, group[known], favourable[known]),
+        Part(probability, pooled[row], chances[1], episode),
     ]
     found = gather(notion, rates, guess.shares(own), parts)
     assert found.blind is not None
     among = notion.among(favourable[row]).astype(np.float64)
-    return Scored(
-        notion, probability, chances[1], group[row], among, episode, found.shares, favourable[row]
-    ), found.blind
+    rows = Scored(
+        notion, probability, chances[1], group[row], among, episode, found.shares, favourable[row], pooled[row]
+    )
+    return rows, found.blind

@@ -45,7 +45,9 @@ class Groups:
             How many rows there should be.
         """
         frame = _frame(sensitive_features, n_rows)
-        present = sorted({tuple(row) for row in frame.itertuples(index=False)}, key=lambda row: tuple(map(str, row)))
+        present = sorted(
+            {tuple(map(_plain, row)) for row in frame.itertuples(index=False)}, key=lambda row: tuple(map(str, row))
+        )
         return cls(tuple(map(str, frame.columns)), tuple(present))
 
     def __len__(self) -> int:
@@ -108,3 +110,8 @@ def _frame(sensitive_features: Any, n_rows: int) -> pd.DataFrame:
         raise InvalidDataError("sensitive_features: got no column; expected at least one.")
     frame = frame.astype(object)
     return frame.where(frame.notna(), UNKNOWN)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value without NumPy's type."""
+    return value.item() if isinstance(value, np.generic) else value

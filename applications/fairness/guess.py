@@ -21,21 +21,16 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import softmax
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from fewshot.baselines.mixed_logistic import intercept_map
+
+from .linear import SMALLEST, log_probability, logistic, strength_of, task_folds
 
 __all__ = ["GroupGuess"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-FOLDS = 5
-CS = (0.001, 0.01, 0.1, 1.0)
 TREES: dict[str, Any] = {"learning_rate": 0.05, "max_iter": 100, "max_leaf_nodes": 8, "early_stopping": False}
-SMALLEST = 1e-4  # probability of a group
 LOG_VARIANCE = (-7.0, 4.0)
 JUDGED_ROWS = 200  # of a task, at most, in fitting the weights
 REFERENCE = 500  # training rows that stand for a task of which no row is known
@@ -89,8 +84,8 @@ class GroupGuess:
         seed = int(rng.integers(2**31))
         n_tasks = int(task.max()) + 1
         scores = np.zeros((len(x), 3, n_groups))
-        folds = list(GroupKFold(min(FOLDS, n_tasks)).split(x, groups=task)) if n_tasks > 1 else []
-        strength = _strength(x, group, task, n_groups, folds)
+        folds = task_folds(task)
+        strength = strength_of(x, group, n_groups, folds)
         for train, test in folds:
             models = _fit_models(x[train], group[train], task[train], n_groups, strength, seed)
             scores[test] = _scores(models, x[test], n_groups)
@@ -125,28 +120,11 @@ def probabilities(logits: Floats) -> Floats:
     return np.asarray(p / p.sum(1, keepdims=True))
 
 
-def _linear(strength: float) -> Any:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
-
-
-def _strength(x: Floats, group: Ints, task: Ints, n_groups: int, folds: list[Any]) -> float:
-    """Choose the penalty of the logistic regression by its loss on tasks that were left out."""
-    losses = []
-    for c in CS if folds else CS[-1:]:
-        found = [
-            -_log_probability(_linear(c).fit(x[a], group[a]), x[b], n_groups)[np.arange(len(b)), group[b]].mean()
-            for a, b in folds[:3]
-            if len(np.unique(group[a])) > 1
-        ]
-        losses.append(np.mean(found) if found else 0.0)
-    return (CS if folds else CS[-1:])[int(np.argmin(losses))]
-
-
 def _fit_models(x: Floats, group: Ints, task: Ints, n_groups: int, strength: float, seed: int) -> list[Any]:
     if len(np.unique(group)) < 2:
         return []
     found = [
-        _linear(strength).fit(x, group),
+        logistic(strength).fit(x, group),
         HistGradientBoostingClassifier(random_state=seed, **TREES).fit(x, group),
     ]
     observed = np.eye(n_groups)[group]
@@ -163,17 +141,10 @@ def _scores(models: list[Any], x: Floats, n_groups: int) -> Floats:
     """Scores of rows, shape (rows, scores, groups), with mean zero over the groups."""
     out = np.zeros((len(x), 3, n_groups))
     if models:
-        out[:, 0], out[:, 1] = (_log_probability(model, x, n_groups) for model in models[:2])
+        out[:, 0], out[:, 1] = (log_probability(model, x, n_groups) for model in models[:2])
         within = np.stack([model.predict(x) for model in models[2:]], axis=1)
         out[:, 2] = within if n_groups > 2 else np.column_stack([within, -within])
     return np.asarray(out - out.mean(2, keepdims=True))
-
-
-def _log_probability(model: Any, x: Floats, n_groups: int) -> Floats:
-    """Of all groups; a fold's model may not know them all."""
-    out = np.full((len(x), n_groups), SMALLEST)
-    out[:, model.classes_] = np.clip(model.predict_proba(x), SMALLEST, None)
-    return np.log(out)
 
 
 def _at_most(task: Ints, most: int, rng: np.random.Generator) -> Ints:

@@ -11,10 +11,10 @@ They are found by ascent: up with the gap, back by its own size. A row's thresho
 decisions stays about what it was. On the way decisions are soft, with a temperature that falls.
 
 What is known of a task's gap is a mean and a variance v around it. Across tasks v is how they differ. A new task's rows say more.
-Rows whose group is guessed have a guessed gap, which is followed as far as gaps followed such guesses from one held-out task to
-another; this leaves a smaller variance. Rows whose group is known have a gap of their own, with a sampling variance s, and weigh
-v / (v + s). A group that is missing among them tells nothing. Where rows are given that decisions are made for, with their groups,
-their own gap is what should be small, and they count for more the more they are.
+Rows whose group is guessed have a guessed gap, which leaves as variance how much gaps differed from such guesses on held-out tasks.
+Support rows whose group is known have a gap of their own, with a sampling variance s, and weigh v / (v + s). A group that is
+missing among them tells nothing. Where rows are given that decisions are made for, their own gap, known or guessed, is what should
+be small, and they count for more the more they are.
 """
 
 from __future__ import annotations
@@ -50,15 +50,17 @@ class Multipliers:
     ----------
     penalty : float
         Weight of the squared gap.
+    mix : float
+        Weight of the pooled logistic regression in the probabilities that are decided by, beside the classifier's.
     values : ndarray of shape (events, pairs)
         The multipliers of a task of which nothing is known.
     mean, spread : ndarray of shape (events, pairs)
         Mean over tasks of the signed gap that they leave, and the variance of tasks around it.
     slope : ndarray of shape (events, pairs, events, pairs)
         Derivative of the mean gap by the multipliers.
-    bias, trust, guessed : ndarray of shape (events, pairs)
-        Of the gap as it is guessed from rows whose group is not known: the mean over tasks of the gap less the guess; the slope
-        with which gaps follow guesses from task to task, between 0 and 1; the variance of the guesses.
+    bias, doubt, guessed : ndarray of shape (events, pairs)
+        Of the gap as it is guessed from rows whose group is not known: the mean over tasks of the gap less the guess, and its
+        variance; the variance of the guesses.
     rates : ndarray of shape (events, groups)
         Rate of favourable decisions of each group.
     gaps, errors : ndarray of shape (2,)
@@ -67,12 +69,13 @@ class Multipliers:
     """
 
     penalty: float
+    mix: float
     values: Floats
     mean: Floats
     spread: Floats
     slope: Floats
     bias: Floats
-    trust: Floats
+    doubt: Floats
     guessed: Floats
     rates: Floats
     gaps: Floats
@@ -94,20 +97,22 @@ class Multipliers:
         """
         shape = (n_tasks, *self.spread.shape)
         usually = np.broadcast_to(self.values, shape)
+        known, blind, batch = (None if rows is None else rows.mixed(self.mix) for rows in (known, blind, batch))
         given = [rows for rows in (known, blind, batch) if rows is not None]
         if not given:
             return usually.copy()
+        # The gap of the rows that decisions are made for is what is wanted small, not that of a population they were drawn from:
+        # with many of them it is all that counts, so that precisions grow with the square of the number of rows.
         left = np.broadcast_to(self.spread, shape)
         sources: list[tuple[Scored, Floats, Floats | float]] = []
         if blind is not None:
-            # Guesses from few rows vary by chance too, and are followed less.
-            follow = self.trust / (1 + 1 / (self._precision(blind)[0] * self.guessed + TINY))
-            left = np.maximum(left - follow * self.trust * self.guessed, LEAST_SPREAD)
+            precision, rarest = self._precision(blind)
+            follow = 1 / (1 + 1 / (precision * rarest * self.guessed + TINY))
+            left = (1 - follow) * left + follow * self.doubt
             sources.append((blind, follow, self.bias))
         for rows in (known, batch):
             if rows is not None:
                 precision, rarest = self._precision(rows)
-                # The batch's own gap is what is wanted small, not that of a population: with many rows it is all that counts.
                 precision = precision * rarest if rows is batch else precision
                 sources.append((rows, precision / (1 / left + precision), 0.0))
                 left = 1 / (1 / left + precision)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,8 @@ from fewshot.errors import InvalidParameterError
 __all__ = ["BOUNDED_GROUP_LOSS", "NOTIONS", "Notion", "notion_of"]
 
 
-class Notion(NamedTuple):
+@dataclass(frozen=True)
+class Notion:
     """A notion of group fairness.
 
     Parameters
@@ -31,6 +32,11 @@ class Notion(NamedTuple):
     def needs_labels(self) -> bool:
         """Whether the rates can only be known where outcomes are."""
         return self.events != ("all",)
+
+    @property
+    def bounds_losses(self) -> bool:
+        """Whether losses are bounded, and no rates compared."""
+        return not self.events
 
     def among(self, favourable: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Return which rows each event holds, shape (events, rows); `favourable` are the outcomes."""

@@ -11,7 +11,7 @@ import pandas as pd
 from fewshot.errors import InvalidParameterError, NotFittedError
 
 from .gaps import count_by_group, debiased_squared_gap, permutation_floor, signed_gap
-from .notions import BOUNDED_GROUP_LOSS, Notion
+from .notions import NOTIONS, Notion
 
 __all__ = ["OperatingPoints"]
 
@@ -65,7 +65,7 @@ class OperatingPoints:
         dict of float to FairnessConstrainedClassifier
             One of them if the constraint is "bounded_group_loss", which is fitted for one bound.
         """
-        if getattr(self, "_notion", None) is BOUNDED_GROUP_LOSS:
+        if hasattr(self, "groups_") and self._notion.bounds_losses:
             return {float("nan"): self}
         return {penalty: self.with_penalty(penalty) for penalty in POINTS}
 
@@ -102,7 +102,7 @@ class OperatingPoints:
         codes = self.groups_.codes(sensitive_features, len(favourable))
         task = np.zeros(len(codes), dtype=np.int64) if tasks is None else pd.factorize(np.asarray(tasks))[0]
         columns = {"tasks": tasks} | ({"sensitive_features": sensitive_features} if told else {})
-        among = (self._notion if self._notion.events else Notion("any", ("all",))).among(favourable)
+        among = (self._notion if self._notion.events else NOTIONS["demographic_parity"]).among(favourable)
         rows = []
         for penalty, point in self.operating_points().items():
             decision = np.asarray(point.predict(X, **columns)) == self.pos_label_  # type: ignore[attr-defined]
@@ -118,7 +118,7 @@ class OperatingPoints:
         self._require_fitted(what)  # type: ignore[attr-defined]
         if not hasattr(self, "groups_"):
             raise NotFittedError(f"{what}: the model was fitted without sensitive_features; nothing is constrained.")
-        if self._notion is BOUNDED_GROUP_LOSS:
+        if self._notion.bounds_losses:
             raise InvalidParameterError(
                 f"{what}: bounded_group_loss is fitted for one bound; set it and call fit_meta again."
             )

@@ -42,6 +42,8 @@ class Scored:
         Share of each group among all rows of a task that are of the event.
     favourable : ndarray of bool, shape (rows,), or None
         The outcomes, where they are known.
+    pooled : ndarray of shape (rows,), or None
+        Probability of the favourable outcome by the pooled logistic regression.
     """
 
     notion: Notion
@@ -52,6 +54,7 @@ class Scored:
     task: Ints
     shares: Floats
     favourable: Bools | None = None
+    pooled: Floats | None = None
 
     @property
     def n_groups(self) -> int:
@@ -78,7 +81,14 @@ class Scored:
             np.concatenate([part.among for part in parts], axis=1),
             np.concatenate([part.task for part in parts]),
             shares,
+            pooled=np.concatenate([part.probability if part.pooled is None else part.pooled for part in parts]),
         )
+
+    def mixed(self, part: float) -> Scored:
+        """Return the same rows with a part of the pooled probability in theirs."""
+        if not part or self.pooled is None:
+            return self
+        return replace(self, probability=(1 - part) * self.probability + part * self.pooled, pooled=None)
 
     def thresholds(self, values: Floats) -> Floats:
         """Threshold of each row under multipliers (events, groups), or (tasks, events, groups)."""
@@ -127,7 +137,9 @@ def inverse_shares(shares: Floats) -> Floats:
     return 1 / np.maximum(shares, SMALLEST_SHARE)
 
 
-def guessed(notion: Notion, probability: Floats, membership: Floats, task: Ints, shares: Floats) -> Scored:
+def guessed(
+    notion: Notion, probability: Floats, pooled: Floats, membership: Floats, task: Ints, shares: Floats
+) -> Scored:
     """Return rows whose group and outcome are not known, each once for every group, as far as it may be of it.
 
     What the rule is told is the guess; use :meth:`Scored.told` for a rule that will be told the group.
@@ -136,7 +148,7 @@ def guessed(notion: Notion, probability: Floats, membership: Floats, task: Ints,
     group = np.tile(np.arange(n_groups), n)
     p, m = np.repeat(probability, n_groups), np.repeat(membership, n_groups, axis=0)
     among = membership.ravel() * notion.chances(p)
-    return Scored(notion, p, m, group, among, np.repeat(task, n_groups), shares)
+    return Scored(notion, p, m, group, among, np.repeat(task, n_groups), shares, pooled=np.repeat(pooled, n_groups))
 
 
 def shares_of(expected: Floats, known: Sequence[Scored], weight: float) -> Floats:

@@ -35,7 +35,7 @@ def rows(n_tasks=8, n=500, shift=0.8, spread=0.0, seed=0, known=True, notion=PAR
 
 
 def blind(data):
-    return guessed(data.notion, data.probability, data.membership, data.task, data.shares)
+    return guessed(data.notion, data.probability, data.probability, data.membership, data.task, data.shares)
 
 
 def part(data, mask):
@@ -122,11 +122,20 @@ def test_guessed_groups_tell_of_a_task_as_far_as_guesses_were_right_before():
     curve = fit_curve(data, blind(data))
     found, same = curve.at(5.0), rows(spread=0.6, n=800, n_tasks=30, seed=1, known=False)
     told = found.for_tasks(None, blind(same), None, 30)
-    assert gap(same, told) <= gap(same, found.values) * 1.02
-    deaf = replace(found, trust=np.zeros_like(found.trust))
-    np.testing.assert_array_equal(
-        deaf.for_tasks(None, blind(same), None, 30), np.repeat(found.values[None], 30, axis=0)
-    )
+    assert gap(same, told) < 0.8 * gap(same, found.values)
+    deaf = replace(found, guessed=np.full_like(found.guessed, 1e-12), slope=np.zeros_like(found.slope))
+    moved = np.abs(deaf.for_tasks(None, blind(same), None, 30) - found.values).max()
+    assert moved < 0.1 * np.abs(told - found.values).max()
+
+
+def test_a_better_ranking_by_the_pooled_model_is_taken_up_where_a_penalty_is_paid():
+    data = rows(n=1500)
+    noise = np.random.default_rng(0).normal(size=len(data.probability))
+    worse = 1 / (1 + np.exp(-np.log(data.probability / (1 - data.probability)) - 1.5 * noise))
+    bad = replace(data, probability=worse, pooled=data.probability)
+    curve = fit_curve(bad, guessed(bad.notion, worse, data.probability, bad.membership, bad.task, bad.shares))
+    assert curve.points[0].mix == 0 and all(point.mix == 1 for point in curve.points[4:])
+    np.testing.assert_allclose(bad.mixed(0.5).probability, (worse + data.probability) / 2)
 
 
 def test_the_ascent_ends_where_a_multiplier_is_the_penalty_times_the_gap():
