@@ -67,8 +67,8 @@ def public_modules() -> list[str]:
         except ModuleNotFoundError:
             continue
         names |= {top} | {module.name for module in pkgutil.walk_packages(package.__path__, top + ".")}
-    # What serves the command line alone is described by its --help; what is begun has a page when it is exported.
-    hidden = ("fewshot.cli", "fewshot.study", "fewshot.report", "fewshot.applications.fairness.")
+    # What serves the command line alone is described by its --help.
+    hidden = ("fewshot.cli", "fewshot.study", "fewshot.report")
     names = {n for n in names if not n.startswith(hidden)}
     return sorted(name for name in names if not any(part.startswith("_") for part in name.split(".")))
 

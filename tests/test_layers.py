@@ -74,6 +74,7 @@ INSIDE_APPLICATIONS = {
         "classifier",
         "saving",
         "report",
+        "displays",
         "baselines",
         "evaluation",
     ],

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.metrics import accuracy_score
 from sklearn.utils import Tags, check_random_state
 
 from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedError
@@ -40,12 +41,12 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
     """Classifier that adapts to a new task from a few rows and keeps the decision rates of groups within a bound of each other.
 
     A :class:`~fewshot.MAMLClassifier` gives the probability of the favourable outcome, and the constraint is met by thresholds
-    that depend on a row's group, or where the group is not given, on its probabilities given the row's features. How far
-    thresholds must be apart is learned on training tasks that were held out, and corrected for a new task by its own rows, as far
-    as these can tell.
+    that depend on a row's group, or where the group is not given, on its probabilities given the row's features. What a gap costs,
+    in errors, is learned on training tasks that were held out; how far a new task's thresholds must be apart, from its own rows as
+    far as these can tell, and from the training tasks otherwise.
 
-    Names describe and do not promise: the bound is met on average over tasks like the training tasks. See ``constraint_report_``
-    for what was reached.
+    Names describe and do not promise: the bound is met on average over tasks like the training tasks. Where no thresholds meet it,
+    errors and gap together are made small, and ``constraint_report_`` says so.
 
     Parameters
     ----------
@@ -63,11 +64,12 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         `sensitive_features` it must be named.
     use_sensitive_at_predict : bool, default=True
         Whether `predict` may be given the group, and then decides with a threshold for each. False forbids it (disparate
-        treatment): the group is then only guessed from the features, as far as they tell.
+        treatment): the group is then only guessed from the features, as far as they tell. True fits a second classifier, which
+        knows the group.
     classifier : MAMLClassifier, default=None
         What gives the probabilities; None: with its default settings.
     random_state : int, RandomState or None, default=None
-        Seed of everything random, where `classifier` is None.
+        Seed of everything random; of `classifier` only where that is None.
 
     Attributes
     ----------
@@ -87,6 +89,23 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
     Hardt, Price, Srebro (2016), Equality of opportunity in supervised learning, NeurIPS. Menon, Williamson (2018), The cost of
     fairness in binary classification, FAT*. Agarwal, Beygelzimer, Dudik, Langford, Wallach (2018), A reductions approach to fair
     classification, ICML, section 3, for the dual ascent.
+
+    Examples
+    --------
+    >>> from fewshot import MAMLClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> state, group = np.repeat(np.arange(10), 80), rng.choice(["a", "b"], 800)
+    >>> X = rng.normal(size=(800, 2)) - (group == "b")[:, None]
+    >>> y = (X[:, 0] + rng.normal(size=800) > -0.5).astype(int)
+    >>> classifier = MAMLClassifier(algorithm="map", random_state=0)
+    >>> model = FairnessConstrainedClassifier(bound=0.1, classifier=classifier, random_state=0)
+    >>> model = model.fit_meta(X, y, tasks=state, sensitive_features=group)
+    >>> gaps = model.constraint_report_.table["gap"]
+    >>> bool(gaps["unconstrained"] > 0.2), bool(gaps["group known"] <= 0.1 + 1e-9)
+    (True, True)
+    >>> adapted = model.adapt(X[:10], y[:10], sensitive_features=group[:10])
+    >>> adapted.predict(X[10:14], sensitive_features=group[10:14]).shape
+    (4,)
     """
 
     classes_: npt.NDArray[Any]
@@ -108,7 +127,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
     }
     __metadata_request__predict = {"tasks": True, "sensitive_features": True}
     __metadata_request__predict_proba = {"tasks": True, "sensitive_features": True}
-    __metadata_request__score = {"sample_weight": True}
+    __metadata_request__score = {"tasks": True, "sensitive_features": True, "sample_weight": True}
 
     _expected_failed_checks: ClassVar[dict[str, str]] = {}
 
@@ -392,9 +411,9 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         sensitive_features : array-like of shape (rows,) or (rows, features), default=None
             Group of each support row.
         X_unlabelled, sensitive_unlabelled, tasks_unlabelled : array-like, default=None
-            More rows of the tasks, without outcomes, their groups and, if `tasks` is given, their task labels. Where the
-            constraint is demographic parity they tell most of what there is to know about the task's gap. They help only if their
-            groups are known.
+            More rows of the tasks, without outcomes, best those that decisions will be made for; their groups, if known; and, if
+            `tasks` is given, their task labels. They tell how common groups are and how large the gap is: with groups, that of
+            demographic parity is theirs; without, it is guessed.
         sample_weight : array-like of shape (rows,), default=None
             Row weights of the support, in adapting the classifier.
         steps : int, default=None
@@ -536,6 +555,13 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         """
         probability = self.predict_proba(X, sensitive_features=sensitive_features, tasks=tasks)
         return self.classes_[probability.argmax(1)]
+
+    def score(
+        self, X: Any, y: Any, *, sensitive_features: Any = None, tasks: Any = None, sample_weight: Any = None
+    ) -> float:
+        """Accuracy of the decisions; see :func:`sklearn.metrics.accuracy_score`."""
+        decided = self.predict(X, sensitive_features=sensitive_features, tasks=tasks)
+        return float(accuracy_score(y, decided, sample_weight=sample_weight))
 
     def _require_fitted(self, what: str) -> None:
         if not self.__sklearn_is_fitted__():

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
@@ -62,7 +62,7 @@ def group_penalty(favour: Tensor, among: Tensor, group: Tensor) -> Tensor:
     return total
 
 
-class PenalizedNetwork(ClassifierMixin, BaseEstimator):
+class PenalizedNetwork(BaseEstimator):
     """A network with two hidden layers whose loss is cross-entropy plus a weight times the squared soft gap.
 
     Parameters

@@ -7,14 +7,14 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, clone
 
 from fewshot.baselines import PooledModel
 
 __all__ = ["PlainClassifier"]
 
 
-class PlainClassifier(ClassifierMixin, BaseEstimator):
+class PlainClassifier(BaseEstimator):
     """Any few-shot or scikit-learn classifier; groups and unlabelled rows are passed over.
 
     Parameters

@@ -18,7 +18,7 @@ from fairlearn.reductions import (
     GridSearch,
     TruePositiveRateParity,
 )
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, clone
 
 from fewshot.errors import InvalidParameterError
 
@@ -39,7 +39,7 @@ WEIGHTS = (0.2, 0.4, 0.6, 0.8, 0.95)
 GRID = 21
 
 
-class FairlearnClassifier(ClassifierMixin, BaseEstimator):
+class FairlearnClassifier(BaseEstimator):
     """One of fairlearn's methods on the rows of all training tasks; it does not adapt.
 
     Parameters
