@@ -42,6 +42,7 @@ def evaluate_fairness(
     cv: Any = None,
     given: Sequence[str] = GIVEN,
     scored: int | None = None,
+    frontier: bool = False,
     pos_label: Any = None,
     random_state: Any = None,
     n_jobs: int | None = None,
@@ -55,7 +56,7 @@ def evaluate_fairness(
     ----------
     methods : estimator or dict of str to estimator
         With the methods ``fit_meta(X, y, tasks=, sensitive_features=)``, ``adapt`` and ``predict`` of
-        :class:`FairnessConstrainedClassifier`. One that has ``operating_points()`` is scored at each of them.
+        :class:`FairnessConstrainedClassifier`.
     X : array-like of shape (rows, features)
         Inputs.
     y : array-like of shape (rows,)
@@ -75,6 +76,8 @@ def evaluate_fairness(
         are given.
     scored : int, default=None
         Score at most so many rows of each task, drawn at random; None: all.
+    frontier : bool, default=False
+        Score a method that has ``operating_points()`` at each of them; False: as it is.
     pos_label : label, default=None
         The favourable outcome; None: the greater of the two.
     random_state : int, RandomState or None, default=None
@@ -124,7 +127,9 @@ def evaluate_fairness(
         raise InvalidParameterError(f"pos_label: got {pos_label!r}; expected one of {labels.tolist()}.")
     drawn = draw_tasks(table, Shots.read(shots, None), draws, "random", seed_of(random_state))
     left_out = drawn.left_out()
-    work = _Work(table, _safe_indexing(sensitive_features, np.arange(table.n_rows)), groups, favourable, given, scored)
+    work = _Work(
+        table, _safe_indexing(sensitive_features, np.arange(table.n_rows)), groups, favourable, given, scored, frontier
+    )
     folds = read_folds(cv, table)
     parts = Parallel(n_jobs=n_jobs)(
         delayed(work.run)(name, method, rows, drawn, test) for name, method in named.items() for rows, test in folds
@@ -148,10 +153,11 @@ class _Work:
         favourable: Any,
         given: Sequence[str],
         scored: int | None,
+        frontier: bool,
     ) -> None:
         self.table, self.sensitive, self.groups = table, sensitive, groups
         self.codes = groups.codes(sensitive, table.n_rows)
-        self.favourable, self.given, self.scored = favourable, given, scored
+        self.favourable, self.given, self.scored, self.frontier = favourable, given, scored, frontier
 
     def run(self, name: str, method: Any, rows: Ints | None, drawn: Draws, test: npt.NDArray[np.bool_]) -> list[Any]:
         """Fit and score."""
@@ -178,7 +184,7 @@ class _Work:
         }
 
     def decisions(self, model: Any, support: Ints, query: Ints) -> Iterator[tuple[float, npt.NDArray[np.bool_]]]:
-        """Adapt, and decide the query rows at every operating point."""
+        """Adapt, and decide the query rows, at every operating point if the frontier is asked for."""
         others, part = self.columns(query), self.columns(support)
         if len(support):
             if "sensitive_features" not in self.given:
@@ -191,7 +197,8 @@ class _Work:
         told: dict[str, Any] = {"tasks": others["tasks"]} if len(support) else {}
         if "sensitive_at_predict" in self.given:
             told["sensitive_features"] = others["sensitive_features"]
-        points = model.operating_points() if hasattr(model, "operating_points") else {np.nan: model}
+        several = self.frontier and hasattr(model, "operating_points")
+        points = model.operating_points() if several else {np.nan: model}
         for setting, point in points.items():
             yield setting, np.asarray(point.predict(others["X"], **told) == self.favourable)
 

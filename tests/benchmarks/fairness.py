@@ -132,7 +132,7 @@ def split(data, fold):
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 
-def evaluate(part, data, methods, rows, cv, draws, seed, n_jobs):
+def evaluate(part, data, methods, rows, cv, draws, seed, n_jobs, frontier=True):
     """Scores on some rows of the data."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="shots: tasks too small", category=UserWarning)
@@ -147,6 +147,7 @@ def evaluate(part, data, methods, rows, cv, draws, seed, n_jobs):
             cv=cv,
             given=part.given,
             scored=data.scored,
+            frontier=frontier,
             random_state=seed,
             n_jobs=n_jobs,
         )

@@ -41,7 +41,9 @@ METHODS = {
 
 @pytest.fixture(scope="module")
 def scores():
-    frame = evaluate_fairness(METHODS, X, Y, TASK, sensitive_features=GROUP, shots=10, draws=2, cv=2, random_state=0)
+    frame = evaluate_fairness(
+        METHODS, X, Y, TASK, sensitive_features=GROUP, shots=10, draws=2, cv=2, frontier=True, random_state=0
+    )
     return frame.groupby(["method", "setting", "metric"], dropna=False)["value"].mean()
 
 

@@ -102,6 +102,7 @@ def test_all_operating_points_of_one_fit_and_a_limit_of_rows():
         draws=2,
         cv=2,
         scored=20,
+        frontier=True,
         random_state=0,
     )
     settings = frame[frame["method"] == "ours"]["setting"].unique()
@@ -112,7 +113,17 @@ def test_all_operating_points_of_one_fit_and_a_limit_of_rows():
     gaps = summary[summary["metric"] == "selection_rate_gap"].set_index(["method", "setting"])["mean"]
     assert gaps["ours", 10.0] < gaps["ours", 0.0]
     again = evaluate_fairness(
-        {"ours": model}, X, Y, TASK, sensitive_features=GROUP, shots=5, draws=2, cv=2, scored=20, random_state=0
+        {"ours": model},
+        X,
+        Y,
+        TASK,
+        sensitive_features=GROUP,
+        shots=5,
+        draws=2,
+        cv=2,
+        scored=20,
+        frontier=True,
+        random_state=0,
     )
     pd.testing.assert_frame_equal(again, frame[frame["method"] == "ours"].reset_index(drop=True))
 
