@@ -17,6 +17,7 @@ from sklearn.utils import Tags, check_random_state
 
 from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedError
 from fewshot.estimators import MAMLClassifier
+from fewshot.estimators._inputs import check_features
 from fewshot.tasks import factorize
 
 from .bounded_loss import LossDecider
@@ -470,7 +471,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         """Read rows of the tasks adapted to; in place of guesses they have logits without the task's part."""
         found = []
         for X, sensitive, tasks, favourable in parts:
-            x = _numbers(X)
+            x = check_features(self.classifier_, X, reset=False)
             task = np.zeros(len(x), dtype=np.int64)
             if labels is not None:
                 unique, position = factorize("tasks", tasks, len(x))
@@ -531,7 +532,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
 
     def _decided(self, mode: str, X: Any, sensitive_features: Any, tasks: Any) -> tuple[Floats, Floats]:
         """Return probabilities of the favourable outcome and thresholds of rows."""
-        x = _numbers(X)
+        x = check_features(self.classifier_, X, reset=False)
         labels = getattr(self, "_labels", None)
         task = np.zeros(len(x), dtype=np.int64)
         if labels is not None:

@@ -56,7 +56,7 @@ class Groups:
     @property
     def titles(self) -> list[str]:
         """Groups in words."""
-        return [", ".join(map(str, label)) for label in self.labels]
+        return [" / ".join(map(str, label)) for label in self.labels]
 
     def codes(self, sensitive_features: Any, n_rows: int) -> npt.NDArray[np.int64]:
         """Return the position of each row's group.

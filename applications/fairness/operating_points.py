@@ -110,8 +110,10 @@ class OperatingPoints:
                 decision, among, codes, len(self.groups_), task.astype(np.int64), int(task.max()) + 1
             )
             values = [np.abs(signed_gap(*counts)), debiased_squared_gap(*counts), permutation_floor(*counts)]
-            gap, squared, floor = (np.nanmean(v, axis=1).max() for v in values)
-            rows.append((penalty, (decision == favourable).mean(), gap, np.sqrt(max(squared, 0.0)), floor))
+            # The mean over the tasks where a pair has a gap, of the pair where it is largest; NaN if none has one anywhere.
+            means = [pd.DataFrame(v.transpose(1, 0, 2).reshape(v.shape[1], -1)).mean() for v in values]
+            gap, squared, floor = (float(mean.max()) for mean in means)
+            rows.append((penalty, (decision == favourable).mean(), gap, np.sqrt(np.maximum(squared, 0.0)), floor))
         return pd.DataFrame(rows, columns=["penalty", "accuracy", "gap", "debiased", "floor"]).set_index("penalty")
 
     def _with(self, what: str, **settings: float | None) -> Self:

@@ -78,8 +78,13 @@ class FairnessReport:
         lines = [f"{int(self.counts['all'].sum())} rows; groups: " + ", ".join(map(str, self.counts.index)) + "."]
         for model in self.overall.index.astype(str):
             lines.append(f"{model}: accuracy {self.overall.loc[model, 'accuracy']:.3f}.")
-            part = self.gaps[self.gaps["model"] == model]
-            lines += ["  " + _sentence(row) for row in part.to_dict("records")]
+            for _, part in self.gaps[self.gaps["model"] == model].groupby("rate", sort=False):
+                known = part[np.isfinite(part["gap"])]
+                shown = part.iloc[[0]] if known.empty else known.loc[[known["gap"].abs().idxmax()]]
+                others = f" Largest of {len(known)} pairs; see gaps." if len(known) > 1 else ""
+                if 0 < len(known) < len(part):
+                    others += f" {len(part) - len(known)} of {len(part)} pairs undefined."
+                lines.append("  " + _sentence(shown.to_dict("records")[0]) + others)
         return "\n".join(lines)
 
 

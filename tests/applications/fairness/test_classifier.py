@@ -246,6 +246,24 @@ def test_mistakes(model):
         forbidden.predict(X[:2], sensitive_features=GROUP[:2])
 
 
+@pytest.mark.parametrize("columns", [{}, {"sensitive_features": GROUP[:3]}])
+def test_other_features_are_refused_by_the_name_of_the_model(model, columns):
+    with pytest.raises(ValueError, match="^X: X has 2 features, but MAMLClassifier is expecting 3 features"):
+        model.predict(X[:3, :2], **columns)
+    with pytest.raises(ValueError, match="^X: X has 2 features, but MAMLClassifier is expecting 3 features"):
+        model.adapt(X[:5], Y[:5], X_unlabelled=X[:3, :2])
+
+
+def test_the_frontier_passes_over_pairs_without_rows(model):
+    group = np.where(TASK == 0, "a", GROUP)
+    frame = model.frontier(X, Y, sensitive_features=group)
+    assert frame.index.tolist()[0] == 0.0 and np.isfinite(frame).all(axis=None)
+    one = model.frontier(X[:60], Y[:60], sensitive_features=["a"] * 60)
+    assert one["gap"].isna().all() and np.isfinite(one["accuracy"]).all()
+    plain = (model.classifier_.predict(X[:60]) == Y[:60]).mean()
+    assert model.frontier(X[:60], Y[:60], sensitive_features=GROUP[:60], told=False)["accuracy"].iloc[0] == plain
+
+
 def copy_with(model, **settings):
     return pickle.loads(pickle.dumps(model)).set_params(**settings)
 
