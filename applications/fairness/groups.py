@@ -56,7 +56,7 @@ class Groups:
     @property
     def titles(self) -> list[str]:
         """Groups in words."""
-        return [" / ".join(map(str, label)) for label in self.labels]
+        return [_title(label) for label in self.labels]
 
     def codes(self, sensitive_features: Any, n_rows: int) -> npt.NDArray[np.int64]:
         """Return the position of each row's group.
@@ -80,7 +80,7 @@ class Groups:
             )
         position = {label: i for i, label in enumerate(self.labels)}
         rows = [tuple(row) for row in frame.itertuples(index=False)]
-        unseen = sorted({str(row if len(row) > 1 else row[0]) for row in rows if row not in position})
+        unseen = sorted({_title(row) for row in rows if row not in position})
         if unseen:
             raise InvalidDataError(
                 f"sensitive_features: group {unseen[0]!r} did not occur in training, where the groups were "
@@ -115,3 +115,7 @@ def _frame(sensitive_features: Any, n_rows: int) -> pd.DataFrame:
 def _plain(value: Any) -> Any:
     """Return a value without NumPy's type."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _title(label: tuple[Any, ...]) -> str:
+    return " / ".join(map(str, label))

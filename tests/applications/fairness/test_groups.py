@@ -20,7 +20,7 @@ def test_features_are_crossed_and_only_what_occurs_is_a_group():
     groups = Groups.learn(frame, 3)
     assert groups.titles == ["f / 1", "f / 2", "m / 1"]
     assert groups.codes(frame.iloc[::-1], 3).tolist() == [1, 0, 2]
-    with pytest.raises(InvalidDataError, match="did not occur in training.*f, 1, f, 2, m, 1"):
+    with pytest.raises(InvalidDataError, match="group 'm / 2' did not occur in training.*f / 1, f / 2, m / 1"):
         groups.codes(pd.DataFrame({"sex": ["m"], "race": [2]}), 1)
 
 
