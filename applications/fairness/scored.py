@@ -17,7 +17,7 @@ __all__ = ["Scored", "guessed", "inverse_shares", "shares_of"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-SMALLEST_SHARE = 0.05  # of a group among the rows of an event, as far as thresholds move with its inverse
+SMALLEST_SHARE = 0.15  # of a group among the rows of an event, as far as thresholds move with its inverse
 
 
 @dataclass(frozen=True)
