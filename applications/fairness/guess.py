@@ -22,7 +22,7 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from fewshot.baselines.mixed_logistic import intercept_map
+from fewshot.baselines.mixed_logistic import LOG_VARIANCE, intercept_map
 
 from .linear import SMALLEST, log_probability, logistic, strength_of, task_folds
 
@@ -31,7 +31,6 @@ __all__ = ["GroupGuess"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 TREES: dict[str, Any] = {"learning_rate": 0.05, "max_iter": 100, "max_leaf_nodes": 8, "early_stopping": False}
-LOG_VARIANCE = (-7.0, 4.0)
 JUDGED_ROWS = 200  # of a task, at most, in fitting the weights
 REFERENCE = 500  # training rows that stand for a task of which no row is known
 

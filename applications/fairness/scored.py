@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -95,7 +96,8 @@ class Scored:
         of_task = np.broadcast_to(values * self.inverse, self.shares.shape)
         return thresholds(self.notion, of_task[self.task], self.membership)
 
-    @property
+    # Multipliers are found in hundreds of steps, in which decisions change and these do not.
+    @cached_property
     def inverse(self) -> Floats:
         """What a multiplier counts in each cell: one over the group's share."""
         return inverse_shares(self.shares)
@@ -108,14 +110,15 @@ class Scored:
         """Mean degree of favour in each cell, shape (tasks, events, groups); NaN where it is empty."""
         degree = soften(self.probability, self.thresholds(values), temperature)
         sums = self._sums(self.among * degree)
-        held = self.held()
+        held = self.held
         return np.divide(sums, held, out=np.full_like(sums, np.nan), where=held > 0)
 
     def effective_rows(self) -> Floats:
         """Rows in each cell, shape (tasks, events, groups); of rows that are partly there, as many as would be as uncertain."""
-        held, squares = self.held(), self._sums(self.among**2)
+        held, squares = self.held, self._sums(self.among**2)
         return np.divide(held**2, squares, out=np.zeros_like(held), where=squares > 0)
 
+    @cached_property
     def held(self) -> Floats:
         """Rows in each cell, shape (tasks, events, groups), those that are partly there by that part."""
         return self._sums(self.among)
@@ -163,5 +166,5 @@ def shares_of(expected: Floats, known: Sequence[Scored], weight: float) -> Float
     weight : float
         Rows that the expectation is worth.
     """
-    held = sum((rows.held() for rows in known), start=weight * expected)
+    held = sum((rows.held for rows in known), start=weight * expected)
     return np.asarray(held / held.sum(-1, keepdims=True))
