@@ -65,7 +65,7 @@ INSIDE_APPLICATIONS = {
         "rule",
         "scored",
         "evidence",
-        "multipliers",
+        "distances",
         "curve",
         "decider",
         "bounded_loss",

@@ -128,13 +128,10 @@ class LossDecider:
         """Take up an adapted classifier."""
         return replace(self, classifier=classifier)
 
-    def multipliers(self, choose: Any) -> Floats:
+    def rule(self, choose: Any) -> None:
         """Return none: all is in the classifier."""
-        return np.zeros(0)
 
-    def decide(
-        self, X: Any, membership: Floats, tasks: Any, multipliers: Floats, task: Ints, choose: Any
-    ) -> tuple[Floats, Floats]:
+    def decide(self, X: Any, membership: Floats, tasks: Any, rule: None, task: Ints) -> tuple[Floats, Floats]:
         """Return probabilities of the favourable outcome, and thresholds of one half."""
         probability = self.classifier.predict_proba(inputs_of(self.told, X, membership), tasks=tasks)[:, self.column]
         return probability, np.full(len(task), 0.5)

@@ -23,11 +23,11 @@ from fewshot.tasks import factorize
 from .bounded_loss import LossDecider
 from .constraint_report import ConstraintReport
 from .curve import Curve
-from .decider import Decider, Given
+from .decider import Decider, Given, Rule
+from .distances import Distances
 from .evidence import rates_of_events
 from .groups import Groups
 from .guess import GroupGuess, probabilities
-from .multipliers import Multipliers
 from .notions import Notion, notion_of
 from .operating_points import OperatingPoints
 
@@ -324,7 +324,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         rows: tuple[Ints, npt.NDArray[np.bool_], Ints],
         rng: np.random.Generator,
     ) -> None:
-        """Learn multipliers on what the models say of tasks that they were not trained on."""
+        """Learn distances on what the models say of tasks that they were not trained on."""
         rates = rates_of_events(self._notion, *rows[:2], len(self.groups_))
         column = self._favourable_column
         self._deciders = {
@@ -355,8 +355,8 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         self.classifier_ = self._deciders["unknown"].classifier
 
     def _decide(self) -> None:
-        """Choose multipliers for the bound or the penalty, and report."""
-        self._values: dict[str, Floats] = {}  # found when first asked for
+        """Choose distances for the bound or the penalty, and report."""
+        self._rules: dict[str, Rule | None] = {}  # found when first asked for
         rows = {"unconstrained": (*self._deciders["unknown"].unconstrained(), 0.0)}
         for mode, decider in self._deciders.items():
             for given, error, gap, penalty in decider.reached(self._choose):
@@ -371,8 +371,8 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
             self._notion.name, bound, tuple(self.groups_.titles), table, self._n_tasks, self._n_rows
         )
 
-    def _choose(self, curve: Curve, level: int) -> Multipliers:
-        """Return the multipliers in use on a curve."""
+    def _choose(self, curve: Curve, level: int) -> Distances:
+        """Return the distances in use on a curve."""
         if self.penalty is not None:
             return curve.at(self.penalty)
         found = curve.within(BOUND if self.bound is None else self.bound, level)
@@ -542,9 +542,9 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         else:
             own = getattr(self, "_own", np.zeros((1, len(self.groups_))))
             membership = probabilities(self._guess.logits(x) + own[task])
-        if mode not in self._values:
-            self._values[mode] = self._deciders[mode].multipliers(self._choose)
-        return self._deciders[mode].decide(X, membership, tasks, self._values[mode], task, self._choose)
+        if mode not in self._rules:
+            self._rules[mode] = self._deciders[mode].rule(self._choose)
+        return self._deciders[mode].decide(X, membership, tasks, self._rules[mode], task)
 
     def predict(self, X: Any, *, sensitive_features: Any = None, tasks: Any = None) -> npt.NDArray[Any]:
         """Decide; arguments as for :meth:`predict_proba`.

@@ -7,47 +7,47 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from .distances import COLDEST, LEAST_SPREAD, Distances, ascend, soft_gaps
 from .gaps import debiased_squared_gap, mean_over_tasks, pair_weights, rates_of, root_mean_squared_gap, signed_gap
-from .multipliers import COLDEST, LEAST_SPREAD, Multipliers, ascend, by_group, soft_gaps
 from .scored import Scored
 
 __all__ = ["Curve", "fit_curve"]
 
 Floats = npt.NDArray[np.float64]
-PENALTIES = (0.0, *(0.02 * 1.6**i for i in range(15)))  # the largest, 14, leaves multipliers of .3 with gaps of .02
+PENALTIES = (0.0, *(0.02 * 1.6**i for i in range(15)))  # the largest, 14, leaves hardly any gap
 MIXES = (0.0, 0.5, 1.0)
-DIFFERENCE = 0.005  # for the slope of the gap
+DIFFERENCE = 0.02  # for the slope of the gap
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Multipliers along penalties.
+    """Distances along penalties.
 
     Parameters
     ----------
-    points : tuple of Multipliers
+    points : tuple of Distances
         In ascending order of the penalty; the first is zero.
     """
 
-    points: tuple[Multipliers, ...]
+    points: tuple[Distances, ...]
 
-    def at(self, penalty: float) -> Multipliers:
-        """Return the multipliers of a penalty; between two points everything is interpolated."""
+    def at(self, penalty: float) -> Distances:
+        """Return the distances of a penalty; between two points everything is interpolated."""
         found = np.array([point.penalty for point in self.points])
         if penalty >= found[-1]:
             return self.points[-1]
         i = int(np.searchsorted(found, penalty, side="right")) - 1
         return _between(self.points[i], self.points[i + 1], (penalty - found[i]) / (found[i + 1] - found[i]))
 
-    def within(self, bound: float, level: int) -> Multipliers | None:
-        """Return the multipliers of the least penalty with which the gap is within a bound; None if there is none.
+    def within(self, bound: float, level: int) -> Distances | None:
+        """Return the distances of the least penalty with which the gap is within a bound; None if there is none.
 
         Parameters
         ----------
         bound : float
             The bound.
         level : int
-            0: the same multipliers for all tasks; 1: each task's own.
+            0: the same distances for all tasks; 1: each task's own.
         """
         gaps = np.array([point.gaps[level] for point in self.points])
         met = np.flatnonzero(gaps <= bound)
@@ -58,18 +58,18 @@ class Curve:
             return self.points[0]
         return _between(self.points[i - 1], self.points[i], (gaps[i - 1] - bound) / (gaps[i - 1] - gaps[i]))
 
-    def best_compromise(self, level: int) -> Multipliers:
-        """Return the multipliers that make gap and errors together least: for where no penalty meets the bound."""
+    def best_compromise(self, level: int) -> Distances:
+        """Return the distances that make gap and errors together least: for where no penalty meets the bound."""
         return min(self.points, key=lambda point: float(point.gaps[level] + point.errors[level]))
 
 
-def _between(low: Multipliers, high: Multipliers, part: float) -> Multipliers:
-    values = {f.name: (1 - part) * getattr(low, f.name) + part * getattr(high, f.name) for f in fields(Multipliers)}
-    return Multipliers(**values)
+def _between(low: Distances, high: Distances, part: float) -> Distances:
+    values = {f.name: (1 - part) * getattr(low, f.name) + part * getattr(high, f.name) for f in fields(Distances)}
+    return Distances(**values)
 
 
 def fit_curve(rows: Scored, blind: Scored) -> Curve:
-    """Learn multipliers on rows of held-out tasks.
+    """Learn distances on rows of held-out tasks.
 
     The probabilities decided by are the classifier's, mixed with those of a pooled logistic regression as far as this makes errors
     plus penalty times squared gap less. Where a small gap counts, a simpler model may rank better those whom the constraint moves.
@@ -89,21 +89,21 @@ def fit_curve(rows: Scored, blind: Scored) -> Curve:
     return Curve(tuple(points))
 
 
-def _cost(point: Multipliers) -> float:
+def _cost(point: Distances) -> float:
     return float((point.errors + point.penalty * point.gaps**2).mean())
 
 
-def _fit_mixed(rows: Scored, blind: Scored, mix: float) -> list[Multipliers]:
+def _fit_mixed(rows: Scored, blind: Scored, mix: float) -> list[Distances]:
     weights = pair_weights(rows.effective_rows().transpose(1, 0, 2))
-    inverse = rows.inverse.mean(0)
+    usual = rows.weights.mean(0)
 
     def mean_gaps(values: Floats, temperature: float) -> Floats:
         return mean_over_tasks(soft_gaps(rows, values, temperature).transpose(1, 0, 2), weights)
 
-    points: list[Multipliers] = []
+    points: list[Distances] = []
     values = np.zeros(weights.shape[::2])
     for penalty in PENALTIES:
-        values = ascend(mean_gaps, values, penalty, inverse)
+        values = ascend(mean_gaps, values, penalty, usual)
         slope = np.zeros((*values.shape, *values.shape))
         for at in np.ndindex(values.shape):
             step = np.zeros_like(values)
@@ -114,8 +114,8 @@ def _fit_mixed(rows: Scored, blind: Scored, mix: float) -> list[Multipliers]:
     return points
 
 
-def _judged(penalty: float, mix: float, values: Floats, slope: Floats, rows: Scored, blind: Scored) -> Multipliers:
-    """Judge hard decisions, with the same multipliers for all tasks, and with each task's own."""
+def _judged(penalty: float, mix: float, values: Floats, slope: Floats, rows: Scored, blind: Scored) -> Distances:
+    """Judge hard decisions, with the same distances for all tasks, and with each task's own."""
     k, n, error = _hard(values, rows)
     weights = pair_weights(n)
     gaps, squares = signed_gap(k, n), debiased_squared_gap(k, n)
@@ -125,7 +125,7 @@ def _judged(penalty: float, mix: float, values: Floats, slope: Floats, rows: Sco
     bias = mean_over_tasks(off, weights)
     doubt = mean_over_tasks(off**2 - (gaps**2 - squares), weights) - bias**2
     varied = mean_over_tasks(guesses**2, weights) - usual_guess**2
-    usual = Multipliers(
+    usual = Distances(
         penalty=penalty,
         mix=mix,
         values=values,
@@ -148,7 +148,7 @@ def _judged(penalty: float, mix: float, values: Floats, slope: Floats, rows: Sco
 
 def _hard(values: Floats, rows: Scored) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], float]:
     """Return counts of hard decisions, and the share of wrong ones."""
-    decision = rows.decisions(by_group(values, rows.n_groups))
+    decision = rows.decisions(values)
     assert rows.favourable is not None
     return *rows.hard_counts(decision), float((decision != rows.favourable).mean())
 

@@ -12,15 +12,15 @@ import numpy.typing as npt
 from fewshot.estimators import MAMLClassifier
 
 from .curve import Curve, fit_curve
+from .distances import Distances
 from .evidence import Evidence, Part, gather, held_out_evidence
 from .guess import GroupGuess
 from .linear import cross_fitted
-from .multipliers import Multipliers, by_group
 from .notions import Notion
 from .rule import thresholds
-from .scored import inverse_shares
+from .scored import moves_of
 
-__all__ = ["Decider", "Given", "inputs_of"]
+__all__ = ["Decider", "Given", "Rule", "inputs_of"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -55,6 +55,21 @@ class Given(NamedTuple):
         return self.guess if self.group is None else np.eye(self.guess.shape[1])[self.group]
 
 
+class Rule(NamedTuple):
+    """How the rows of some tasks are decided.
+
+    Parameters
+    ----------
+    shifts : ndarray of shape (tasks, events, groups)
+        What the thresholds of the groups move by, see :func:`~.rule.thresholds`.
+    mix : ndarray of shape (tasks,)
+        Weight of the pooled logistic regression.
+    """
+
+    shifts: Floats
+    mix: Floats
+
+
 def inputs_of(told: bool, X: Any, membership: Floats) -> Any:
     """Return what a classifier takes: features, and the groups or their probabilities if it is told."""
     return np.column_stack([np.asarray(X, dtype=np.float64), membership]) if told else X
@@ -62,7 +77,7 @@ def inputs_of(told: bool, X: Any, membership: Floats) -> Any:
 
 @dataclass(frozen=True)
 class Decider:
-    """A classifier and its multipliers.
+    """A classifier and the distances between its thresholds.
 
     Parameters
     ----------
@@ -112,7 +127,7 @@ class Decider:
         told: bool,
         rng: np.random.Generator,
     ) -> Decider:
-        """Learn multipliers on what a fitted classifier said of tasks that it was not trained on.
+        """Learn distances on what a fitted classifier said of tasks that it was not trained on.
 
         Parameters
         ----------
@@ -142,7 +157,7 @@ class Decider:
         Parameters
         ----------
         choose : callable
-            From the curve and a level to :class:`Multipliers`.
+            From the curve and a level to :class:`Distances`.
         """
         found = [choose(self.curve, level) for level in (0, 1)]
         return [
@@ -201,38 +216,41 @@ class Decider:
             self, classifier=classifier, usual=usual, evidence=evidence.told() if self.told else evidence, levels=levels
         )
 
-    def multipliers(self, choose: Any) -> Floats:
-        """Return the multipliers of each task, shape (tasks, events, groups).
+    def rule(self, choose: Any) -> Rule:
+        """Return how the tasks' rows are decided.
 
         Parameters
         ----------
         choose : callable
-            From the curve and a level to :class:`Multipliers`.
+            From the curve and a level to :class:`Distances`.
         """
         if self.evidence is None or self.levels is None:
-            usual: Multipliers = choose(self.curve, 0)
+            usual: Distances = choose(self.curve, 0)
             shares = gather(self.notion, self.rates, self.usual, []).shares
-            return by_group(usual.values, shares.shape[-1]) * inverse_shares(shares)
-        values = np.zeros((len(self.levels), *self.curve.points[0].values.shape))
+            return Rule(_shifts(usual.values, shares), np.array([usual.mix]))
+        values, mix = np.zeros((len(self.levels), *self.curve.points[0].values.shape)), np.zeros(len(self.levels))
         found = self.evidence
         for level in np.unique(self.levels):
+            mine, chosen = self.levels == level, choose(self.curve, level)
             # Beside many rows, what a few with their outcomes say of the gap was found to add noise.
             sources = (None if level else found.known, found.blind, found.batch)
-            own = choose(self.curve, level).for_tasks(*sources, len(self.levels))
-            values[self.levels == level] = own[self.levels == level]
-        return by_group(values, self.usual.shape[1]) * inverse_shares(self.evidence.shares)
+            values[mine] = chosen.for_tasks(*sources, len(self.levels))[mine]
+            mix[mine] = chosen.mix
+        return Rule(_shifts(values, self.evidence.shares), mix)
 
     def _pooled_probability(self, inputs: Any) -> Floats:
         return np.asarray(self.pooled.predict_proba(np.asarray(inputs, dtype=np.float64))[:, 1])
 
-    def decide(
-        self, X: Any, membership: Floats, tasks: Any, multipliers: Floats, task: Ints, choose: Any
-    ) -> tuple[Floats, Floats]:
+    def decide(self, X: Any, membership: Floats, tasks: Any, rule: Rule, task: Ints) -> tuple[Floats, Floats]:
         """Return probabilities of the favourable outcome and thresholds of rows."""
         inputs = inputs_of(self.told, X, membership)
         probability = self.classifier.predict_proba(inputs, tasks=tasks)[:, self.column]
-        levels = np.zeros(1, dtype=np.int64) if self.levels is None else self.levels
-        mix = np.array([choose(self.curve, level).mix for level in (0, 1)])[levels][task]
+        mix = rule.mix[task]
         if mix.any():
             probability = (1 - mix) * probability + mix * self._pooled_probability(inputs)
-        return probability, thresholds(self.notion, multipliers[task], membership)
+        return probability, thresholds(self.notion, rule.shifts[task], membership)
+
+
+def _shifts(values: Floats, shares: Floats) -> Floats:
+    """Turn distances (tasks, events, pairs) into what each group's threshold moves by."""
+    return np.asarray((moves_of(shares) @ values[..., None])[..., 0])

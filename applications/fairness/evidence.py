@@ -1,4 +1,4 @@
-"""What is known of tasks: rows with or without groups and outcomes, put in the form that multipliers are computed from."""
+"""What is known of tasks: rows with or without groups and outcomes, put in the form that distances are computed from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Evidence", "Part", "gather", "held_out_evidence", "rates_of_events"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-MOST_ROWS = 15000  # for multipliers
+MOST_ROWS = 15000  # for distances
 EXPECTED_ROWS = 10.0  # that the expected shares of groups are worth against rows of the task
 
 

@@ -6,7 +6,8 @@ out how tasks differ as far as they can, and how common a group is in the task i
 
 .. math:: P(g \mid x, t) \propto \exp\Big(\sum_s b_s z_{sg}(x) + a_g + u_{tg}\Big), \qquad u_{tg} \sim N(0, \tau^2).
 
-The scores z are a logistic regression, boosting, and boosting of what the shares within tasks leave unexplained. Weights b, levels
+The scores z are a logistic regression with an intercept for each task, boosting, and boosting of what the shares within tasks
+leave unexplained. Weights b, levels
 a and the variance maximise the marginal likelihood of the training tasks, by Laplace's approximation, with scores of models that
 did not see the task. A new task's u is the most probable one given those of its rows whose group is known.
 """
@@ -24,7 +25,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 
 from fewshot.baselines.mixed_logistic import LOG_VARIANCE, intercept_map
 
-from .linear import SMALLEST, log_probability, logistic, strength_of, task_folds
+from .linear import SMALLEST, log_probability, strength_of, task_folds, within_logistic
 
 __all__ = ["GroupGuess"]
 
@@ -84,7 +85,7 @@ class GroupGuess:
         n_tasks = int(task.max()) + 1
         scores = np.zeros((len(x), 3, n_groups))
         folds = task_folds(task)
-        strength = strength_of(x, group, n_groups, folds)
+        strength = strength_of(x, group, n_groups, folds, task)
         for train, test in folds:
             models = _fit_models(x[train], group[train], task[train], n_groups, strength, seed)
             scores[test] = _scores(models, x[test], n_groups)
@@ -123,7 +124,7 @@ def _fit_models(x: Floats, group: Ints, task: Ints, n_groups: int, strength: flo
     if len(np.unique(group)) < 2:
         return []
     found = [
-        logistic(strength).fit(x, group),
+        within_logistic(strength, x, group, task),
         HistGradientBoostingClassifier(random_state=seed, **TREES).fit(x, group),
     ]
     observed = np.eye(n_groups)[group]

@@ -31,15 +31,15 @@ LOWEST, HIGHEST = 0.005, 0.995  # of a threshold: nobody is refused, or favoured
 STEEPEST = 0.05
 
 
-def thresholds(notion: Notion, multipliers: Floats, membership: Floats) -> Floats:
+def thresholds(notion: Notion, shifts: Floats, membership: Floats) -> Floats:
     """Return the threshold of each row.
 
     Parameters
     ----------
     notion : Notion
-        Which events the multipliers are of.
-    multipliers : ndarray of shape (..., events, groups)
-        One matrix for all rows, or one for each.
+        Which events the shifts are of.
+    shifts : ndarray of shape (..., events, groups)
+        The multipliers; one matrix for all rows, or one for each.
     membership : ndarray of shape (rows, groups)
         Probability of each group, 0 or 1 where the group is known.
 
@@ -47,7 +47,7 @@ def thresholds(notion: Notion, multipliers: Floats, membership: Floats) -> Float
     -------
     ndarray of shape (rows,)
     """
-    shift = (multipliers * membership[:, None, :]).sum(-1)  # (rows, events)
+    shift = (shifts * membership[:, None, :]).sum(-1)  # (rows, events)
     of = dict(zip(notion.events, shift.T, strict=True))
     everyone, positive, negative = (of.get(event, 0.0) for event in ("all", "positive", "negative"))
     found: Floats = (0.5 + everyone + negative) / np.maximum(1 - positive + negative, STEEPEST)

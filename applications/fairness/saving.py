@@ -7,10 +7,10 @@ from .classifier import FairnessConstrainedClassifier
 from .constraint_report import ConstraintReport
 from .curve import Curve
 from .decider import Decider
+from .distances import Distances
 from .evidence import Evidence
 from .groups import Groups
 from .guess import GroupGuess
-from .multipliers import Multipliers
 from .notions import Notion
 from .scored import Scored
 
@@ -25,7 +25,7 @@ for _cls in (
     GroupGuess,
     Groups,
     LossDecider,
-    Multipliers,
+    Distances,
     Notion,
     Scored,
 ):

@@ -1,4 +1,4 @@
-"""Rows with what the models say of them, by task: the stuff that gaps and multipliers are computed from."""
+"""Rows with what the models say of them, by task: the stuff that gaps and distances are computed from."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from .gaps import count_by_group
+from .gaps import count_by_group, pairs_of
 from .notions import Notion
 from .rule import decide, soften, thresholds
 
-__all__ = ["Scored", "guessed", "inverse_shares", "shares_of"]
+__all__ = ["Scored", "guessed", "moves_of", "shares_of", "weights_of"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-SMALLEST_SHARE = 0.15  # of a group among the rows of an event, as far as thresholds move with its inverse
+SMALLEST_WEIGHT = 0.02  # of a pair of groups: where one of them is next to nobody, no gap is worth any price
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,20 @@ class Scored:
         return replace(self, probability=(1 - part) * self.probability + part * self.pooled, pooled=None)
 
     def thresholds(self, values: Floats) -> Floats:
-        """Threshold of each row under multipliers (events, groups), or (tasks, events, groups)."""
-        of_task = np.broadcast_to(values * self.inverse, self.shares.shape)
-        return thresholds(self.notion, of_task[self.task], self.membership)
+        """Threshold of each row with distances (events, pairs), or (tasks, events, pairs)."""
+        shifts = (self.moves @ np.broadcast_to(values, self.weights.shape)[..., None])[..., 0]
+        return thresholds(self.notion, shifts[self.task], self.membership)
 
-    # Multipliers are found in hundreds of steps, in which decisions change and these do not.
+    # Distances are found in hundreds of steps, in which decisions change and these do not.
     @cached_property
-    def inverse(self) -> Floats:
-        """What a multiplier counts in each cell: one over the group's share."""
-        return inverse_shares(self.shares)
+    def moves(self) -> Floats:
+        """See :func:`moves_of`."""
+        return moves_of(self.shares)
+
+    @cached_property
+    def weights(self) -> Floats:
+        """See :func:`weights_of`."""
+        return weights_of(self.shares)
 
     def decisions(self, values: Floats) -> Bools:
         """Decide each row."""
@@ -135,9 +140,24 @@ class Scored:
         return np.asarray(stacked.transpose(1, 0, 2))
 
 
-def inverse_shares(shares: Floats) -> Floats:
-    """Return what a multiplier counts for each group: one over its share, within reason."""
-    return 1 / np.maximum(shares, SMALLEST_SHARE)
+def moves_of(shares: Floats) -> Floats:
+    """Return how a distance of one between the thresholds of two groups moves each of them, shape (..., groups, pairs).
+
+    The rarer group's moves more, so that as many are refused for it as are favoured.
+    """
+    pairs = pairs_of(shares.shape[-1])
+    out = np.zeros((*shares.shape, len(pairs)))
+    for p, (g, h) in enumerate(pairs):
+        part = shares[..., h] / (shares[..., g] + shares[..., h])
+        out[..., g, p], out[..., h, p] = part, part - 1
+    return out
+
+
+def weights_of(shares: Floats) -> Floats:
+    """Return the multiplier that a distance of one stands for, shape (..., pairs): it is small where a group is rare."""
+    ends = [list(end) for end in zip(*pairs_of(shares.shape[-1]), strict=True)]
+    first, second = (shares[..., end] for end in ends)
+    return np.asarray(np.maximum(first * second / (first + second), SMALLEST_WEIGHT))
 
 
 def guessed(

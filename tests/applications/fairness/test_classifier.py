@@ -61,7 +61,7 @@ def gap(decision, group, task):
 def test_gaps_shrink_on_new_tasks_and_shrink_more_with_rows_of_the_task(model):
     (xs, ys, ts, gs), (xu, _, tu, gu), (xq, yq, tq, gq) = split()
     free = model.classifier_.adapt(xs, ys, tasks=ts).predict(xq, tasks=tq)
-    penalized = model.with_penalty(2.0)
+    penalized = model.with_penalty(4.0)
     alone = penalized.adapt(xs, ys, tasks=ts)
     columns = dict(tasks=ts, sensitive_features=gs, X_unlabelled=xu, tasks_unlabelled=tu)
     guessed, told = (penalized.adapt(xs, ys, **columns, **more) for more in ({}, {"sensitive_unlabelled": gu}))

@@ -1,4 +1,4 @@
-"""Multipliers against exact solutions, and what rows of a task change."""
+"""Distances against exact solutions, and what rows of a task change."""
 
 from dataclasses import replace
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fewshot.applications.fairness.curve import fit_curve
-from fewshot.applications.fairness.multipliers import ascend, by_group
+from fewshot.applications.fairness.distances import ascend
 from fewshot.applications.fairness.notions import NOTIONS
-from fewshot.applications.fairness.scored import Scored, guessed, shares_of
+from fewshot.applications.fairness.scored import Scored, guessed, moves_of, shares_of, weights_of
 
 PARITY = NOTIONS["demographic_parity"]
 
@@ -46,7 +46,7 @@ def part(data, mask):
 def test_the_bound_is_met_and_no_more_errors_are_made_than_by_the_best_pair_of_thresholds():
     data = rows(n=3000)
     found = fit_curve(data, blind(data)).within(0.05, 0)
-    decision = data.decisions(by_group(found.values, 2))
+    decision = data.decisions(found.values)
     p, g, y = data.probability, data.group, data.favourable
     gap = abs(decision[g == 0].mean() - decision[g == 1].mean())
     assert gap == pytest.approx(0.05, abs=0.006) and found.gaps[0] == pytest.approx(0.05)
@@ -88,16 +88,16 @@ def test_groups_that_are_guessed_cost_more():
 
 def test_a_group_that_is_rare_in_a_task_does_not_change_how_many_are_favoured_there():
     common, rare = rows(n_tasks=1, n=20000, share=0.5), rows(n_tasks=1, n=20000, share=0.2, seed=1)
-    values = by_group(np.array([[0.01]]), 2)
+    values = np.array([[0.04]])
     moved = [abs(d.decisions(values).mean() - d.decisions(0 * values).mean()) for d in (common, rare)]
     # The same shift for either group, as if they were as many as in the other task, moves the rate.
-    shift = 0.01 / 0.5 * np.where(rare.group == 0, 1, -1)
+    shift = 0.02 * np.where(rare.group == 0, 1, -1)
     evenly = abs((rare.probability > 0.5 + shift).mean() - (rare.probability > 0.5).mean())
     assert max(moved) < 0.5 * evenly
 
 
 def gap(data, values):
-    k, n = data.hard_counts(data.decisions(by_group(values, 2)))
+    k, n = data.hard_counts(data.decisions(values))
     rates = k / n
     return np.sqrt(np.mean((rates[..., 0] - rates[..., 1]) ** 2))
 
@@ -139,11 +139,29 @@ def test_a_better_ranking_by_the_pooled_model_is_taken_up_where_a_penalty_is_pai
 
 
 def test_the_ascent_ends_where_a_multiplier_is_the_penalty_times_the_gap():
-    inverse = np.full((1, 2), 2.0)
+    weights = np.array([[0.25]])
     for penalty in (0.05, 1.0, 20.0):
-        values = ascend(lambda at, t: 0.3 - 2 * at, np.zeros((1, 1)), penalty, inverse)
-        assert values.item() == pytest.approx(penalty * 0.3 / (1 + 2 * penalty), abs=2e-3)
-    assert ascend(lambda at, t: 0.3 - at, np.ones((1, 1)), 0.0, inverse).item() == 0
+        values = ascend(lambda at, t: 0.3 - at, np.zeros((1, 1)), penalty, weights)
+        assert values.item() == pytest.approx(penalty * 0.3 / (0.25 + penalty), abs=2e-3)
+    assert ascend(lambda at, t: 0.3 - at, np.ones((1, 1)), 0.0, weights).item() == 0
+
+
+def test_a_distance_is_divided_so_that_as_many_are_refused_as_are_favoured():
+    shares = np.array([[0.5, 0.3, 0.2]])
+    moves = moves_of(shares)[0]  # (groups, pairs)
+    np.testing.assert_allclose([moves[0, 0] - moves[1, 0], moves[0, 1] - moves[2, 1], moves[1, 2] - moves[2, 2]], 1)
+    np.testing.assert_allclose(shares[0] @ moves, 0, atol=1e-15)
+    # The multiplier of a distance moves each group by one over its share.
+    np.testing.assert_allclose(weights_of(shares)[0, 0] / shares[0, :2], np.abs(moves[:2, 0]))
+
+
+def test_what_was_learned_where_groups_are_even_is_of_use_where_one_is_rare():
+    even, rare = rows(n=4000, share=0.5), rows(n=4000, share=0.05, seed=1)
+    found = fit_curve(even, blind(even)).within(0.05, 0)
+    # The distance that closes the gap there closes it here, and nobody is refused or favoured whatever the model says.
+    assert gap(rare, found.values) < 0.1 < gap(rare, 0 * found.values)
+    favoured = rare.decisions(found.values)[rare.group == 1].mean()
+    assert 0.2 < favoured < 0.8
 
 
 def test_between_two_penalties_it_is_interpolated():

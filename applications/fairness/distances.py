@@ -1,14 +1,17 @@
-r"""Multipliers of the decision rule: what a gap costs, for tasks of which nothing is known, and for a task with rows of its own.
+r"""Distances between the thresholds of two groups: those of tasks of which nothing is known, and of a task with rows of its own.
 
 Per task the problem is: few errors and a small gap, :math:`\text{errors} + \kappa\, \text{gap}^2`, whatever the penalty
-:math:`\kappa`. The best rule is known given its multipliers (:mod:`.rule`), so there is nothing to train but them, and at the best
-ones
+:math:`\kappa`. The best rule is known given its multipliers (:mod:`.rule`), so there is nothing to train but them, and the best
+ones are :math:`\kappa` times the gap that they leave. A multiplier :math:`\lambda_{e,gh}` moves the threshold of group g by
+:math:`\lambda_{e,gh} / P_t(g \mid e)` and that of h the other way, P being shares in the task. Written as the distance d that this
+puts between the two thresholds, it is
 
-.. math:: \lambda_{e,gh} = \kappa \, E[\text{gap}_{e,gh}(\lambda)].
+.. math:: d_{e,gh} = \frac{\kappa}{w_t} \, E[\text{gap}_{e,gh}(d)], \qquad w_t = \frac{P_t(g) P_t(h)}{P_t(g) + P_t(h)}.
 
-They are found by ascent: up with the gap, back by its own size. A row's threshold moves by the group's sum of
-:math:`\pm\lambda_{e,gh} / P_t(g \mid e)`, P being the share of the group in the task, so that the task's rate of favourable
-decisions stays about what it was. On the way decisions are soft, with a temperature that falls.
+It is distances that carry over between tasks: one that closes a gap where both groups are large closes it where one is rare, and
+costs less there. Multipliers do not; those of a task with even shares would put the thresholds of a rare group out of reach.
+
+They are found by ascent: up with the gap, back by their own size. On the way decisions are soft, with a temperature that falls.
 
 What is known of a task's gap is a mean and a variance v around it. Across tasks v is how they differ. A new task's rows say more.
 Rows whose group is guessed have a guessed gap, which leaves as variance how much gaps differed from such guesses on held-out tasks.
@@ -28,14 +31,14 @@ import numpy.typing as npt
 from .gaps import pairs_of, signed_gap
 from .scored import Scored
 
-__all__ = ["COLDEST", "LEAST_SPREAD", "Multipliers", "ascend", "by_group", "soft_gaps"]
+__all__ = ["COLDEST", "LEAST_SPREAD", "Distances", "ascend", "soft_gaps"]
 
 Floats = npt.NDArray[np.float64]
 RATE = 0.4
 STEPS = 200
 HOTTEST, COLDEST, COOLING = 0.1, 0.01, 0.95
-SETTLED = 3e-4  # change of a multiplier in a step
-FARTHEST = 1.0  # of a multiplier
+SETTLED = 3e-4  # change in a step
+FARTHEST = 1.0  # no threshold is out of reach of it
 TINY = 1e-12
 LEAST_SPREAD = 1e-4  # tasks differ by .01 at least
 
@@ -43,7 +46,7 @@ Gaps = Callable[[Floats, float], Floats]
 
 
 @dataclass(frozen=True)
-class Multipliers:
+class Distances:
     """What was learned over held-out tasks at one penalty.
 
     Parameters
@@ -53,11 +56,11 @@ class Multipliers:
     mix : float
         Weight of the pooled logistic regression in the probabilities that are decided by, beside the classifier's.
     values : ndarray of shape (events, pairs)
-        The multipliers of a task of which nothing is known.
+        The distances in a task of which nothing is known.
     mean, spread : ndarray of shape (events, pairs)
         Mean over tasks of the signed gap that they leave, and the variance of tasks around it.
     slope : ndarray of shape (events, pairs, events, pairs)
-        Derivative of the mean gap by the multipliers.
+        Derivative of the mean gap by the distances.
     bias, doubt, guessed : ndarray of shape (events, pairs)
         Of the gap as it is guessed from rows whose group is not known: the mean over tasks of the gap less the guess, and its
         variance; the variance of the guesses.
@@ -65,7 +68,7 @@ class Multipliers:
         Rate of favourable decisions of each group.
     gaps, errors : ndarray of shape (2,)
         Root of the debiased mean squared gap, of the event and pair where it is largest, and share of wrong decisions on held-out
-        tasks: with the same multipliers for all, and with each task's own from rows whose groups and outcomes are not known.
+        tasks: with the same distances for all, and with each task's own from rows whose groups and outcomes are not known.
     """
 
     penalty: float
@@ -82,7 +85,7 @@ class Multipliers:
     errors: Floats
 
     def for_tasks(self, known: Scored | None, blind: Scored | None, batch: Scored | None, n_tasks: int) -> Floats:
-        """Return multipliers of new tasks, shape (tasks, events, pairs).
+        """Return the distances of new tasks, shape (tasks, events, pairs).
 
         Parameters
         ----------
@@ -123,7 +126,7 @@ class Multipliers:
                 out = (1 - weight) * out + weight * np.nan_to_num(soft_gaps(rows, values, temperature) + bias)
             return np.asarray(out)
 
-        found = ascend(expected, usually, self.penalty, given[0].inverse)
+        found = ascend(expected, usually, self.penalty, given[0].weights)
         told = np.any([weight > 0 for _, weight, _ in sources], axis=(0, 2, 3))
         return np.where(told[:, None, None], found, usually)
 
@@ -144,40 +147,35 @@ def incidence(n_groups: int) -> Floats:
     return out
 
 
-def by_group(values: Floats, n_groups: int) -> Floats:
-    """Turn multipliers of pairs (..., pairs) into those of groups (..., groups)."""
-    return np.asarray(values @ incidence(n_groups))
-
-
 def soft_gaps(rows: Scored, values: Floats, temperature: float) -> Floats:
     """Signed gaps of each task under soft decisions, shape (tasks, events, pairs)."""
-    rates = rows.soft_rates(by_group(values, rows.n_groups), temperature)
+    rates = rows.soft_rates(values, temperature)
     return signed_gap(rates, np.where(np.isfinite(rates), 1.0, 0.0))
 
 
-def ascend(gaps: Gaps, start: Floats, penalty: float, inverse: Floats) -> Floats:
-    r"""Find multipliers :math:`\lambda = \kappa\, \text{gap}(\lambda)`.
+def ascend(gaps: Gaps, start: Floats, penalty: float, weights: Floats) -> Floats:
+    r"""Find distances d with :math:`w d = \kappa\, \text{gap}(d)`.
 
     Parameters
     ----------
     gaps : callable
-        From multipliers (..., events, pairs) and a temperature to signed gaps of the same shape, NaN where there is none.
+        From distances (..., events, pairs) and a temperature to signed gaps of the same shape, NaN where there is none.
     start : ndarray of shape (..., events, pairs)
         Where to start.
     penalty : float
         The penalty.
-    inverse : ndarray of shape (..., events, groups)
-        What a multiplier counts for each group, which sets the size of steps.
+    weights : ndarray of shape (..., events, pairs)
+        The weights w, see :func:`~.scored.weights_of`.
     """
     values, temperature = np.zeros_like(start) + start, HOTTEST
     if penalty == 0:
         return np.zeros_like(values)
-    rate = RATE / (inverse @ np.abs(incidence(inverse.shape[-1])).T)
+    pull = 1 + RATE * weights / penalty
     moving = np.ones((*values.shape[:-2], 1, 1), dtype=bool)
     for _ in range(STEPS):
         found = np.nan_to_num(gaps(values, temperature))
         # The pull back is taken where the step ends: for small penalties it is steep.
-        moved = np.clip((values + rate * found) / (1 + rate / penalty), -FARTHEST, FARTHEST)
+        moved = np.clip((values + RATE * found) / pull, -FARTHEST, FARTHEST)
         step = np.abs(moved - values).max((-2, -1), keepdims=True)
         values = np.where(moving, moved, values)
         if temperature <= COLDEST:
