@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .distances import COLDEST, LEAST_SPREAD, Distances, ascend, soft_gaps
-from .gaps import debiased_squared_gap, mean_over_tasks, pair_weights, rates_of, root_mean_squared_gap, signed_gap
+from .gaps import (
+    debiased_squared_gap,
+    mean_over_tasks,
+    pair_weights,
+    pairs_of,
+    rates_of,
+    root_mean_squared_gap,
+    signed_gap,
+)
 from .scored import Scored
 
 __all__ = ["Curve", "fit_curve"]
 
 Floats = npt.NDArray[np.float64]
 PENALTIES = (0.0, *(0.02 * 1.6**i for i in range(15)))  # the largest, 14, leaves hardly any gap
-MIXES = (0.0, 0.5, 1.0)
+BLENDS = ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0))  # of classifier and pooled logistic regression
+EVEN = 1  # the second of them
+LEARNED_FROM = 0.1  # penalty from which decisions are learned; below, they hardly differ from those without one
+LEARNED_TO = 1.0  # distance from which on the group would count for more than the outcome
 DIFFERENCE = 0.02  # for the slope of the gap
+
+
+Learn = Callable[[Floats], tuple[Any, Floats]]
 
 
 @dataclass(frozen=True)
@@ -68,11 +84,12 @@ def _between(low: Distances, high: Distances, part: float) -> Distances:
     return Distances(**values)
 
 
-def fit_curve(rows: Scored, blind: Scored) -> Curve:
+def fit_curve(rows: Scored, blind: Scored, learn: Learn | None = None) -> tuple[Curve, list[Any]]:
     """Learn distances on rows of held-out tasks.
 
-    The probabilities decided by are the classifier's, mixed with those of a pooled logistic regression as far as this makes errors
-    plus penalty times squared gap less. Where a small gap counts, a simpler model may rank better those whom the constraint moves.
+    The probabilities decided by are the classifier's, or blended with those of other models if this makes errors plus penalty
+    times squared gap less, over all penalties. Where a small gap counts, a simpler model, or one of the decision itself, may rank
+    better those whom the constraint moves.
 
     Parameters
     ----------
@@ -80,57 +97,103 @@ def fit_curve(rows: Scored, blind: Scored) -> Curve:
         Rows with groups and outcomes, of tasks that the models were not trained on.
     blind : Scored
         The same rows as they would look if groups and outcomes were not known.
+    learn : callable, default=None
+        From distances to a model of the decision, and what it says of the rows by models that were not trained on their tasks.
+
+    Returns
+    -------
+    curve : Curve
+    learned : list
+        The models of decisions that it uses.
     """
-    mixes = (0.0,) if rows.pooled is None else MIXES
-    curves = [_fit_mixed(rows.mixed(mix), blind.mixed(mix), mix) for mix in mixes]
+    blends = [np.array(weights) for weights in (BLENDS if rows.others is not None else BLENDS[:1])]
+    paths: list[tuple[list[Distances], list[Any]]] = [(_path(rows, blind, weights), []) for weights in blends]
+    if learn is not None:
+        paths.append(_learned_path(paths[EVEN][0], rows, blind, learn))
+    # One choice for all penalties: a choice at each follows chance.
+    points, models = min(paths, key=lambda path: _cost(path[0][1:]))
     # At no penalty the classifier is what it is.
-    points = [curves[0][0]]
-    points += [min(found, key=_cost) for found in zip(*(curve[1:] for curve in curves), strict=True)]
-    return Curve(tuple(points))
+    weights = np.zeros_like(points[-1].blend)
+    weights[0] = 1.0
+    free = replace(paths[0][0][0], blend=weights, trained=points[-1].trained)
+    return Curve((free, *points[1:])), models
 
 
-def _cost(point: Distances) -> float:
-    return float((point.errors + point.penalty * point.gaps**2).mean())
+def _cost(points: list[Distances]) -> float:
+    costs = [(point.errors + point.penalty * point.gaps**2).mean() for point in points]
+    return float(np.log(costs).mean())
 
 
-def _fit_mixed(rows: Scored, blind: Scored, mix: float) -> list[Distances]:
-    weights = pair_weights(rows.effective_rows().transpose(1, 0, 2))
-    usual = rows.weights.mean(0)
-
-    def mean_gaps(values: Floats, temperature: float) -> Floats:
-        return mean_over_tasks(soft_gaps(rows, values, temperature).transpose(1, 0, 2), weights)
-
+def _path(rows: Scored, blind: Scored, weights: Floats) -> list[Distances]:
+    """Find points along penalties, with one blend."""
+    trained = np.zeros((0, len(rows.notion.events), len(pairs_of(rows.n_groups))))
     points: list[Distances] = []
-    values = np.zeros(weights.shape[::2])
     for penalty in PENALTIES:
-        values = ascend(mean_gaps, values, penalty, usual)
-        slope = np.zeros((*values.shape, *values.shape))
-        for at in np.ndindex(values.shape):
-            step = np.zeros_like(values)
-            step[at] = DIFFERENCE
-            ends = [mean_gaps(values + sign * step, COLDEST) for sign in (1, -1)]
-            slope[..., at[0], at[1]] = (ends[0] - ends[1]) / (2 * DIFFERENCE)
-        points.append(_judged(penalty, mix, values, slope, rows, blind))
+        start = points[-1].values if points else np.zeros(trained.shape[1:])
+        points.append(_point(penalty, start, weights, trained, rows, blind))
     return points
 
 
-def _judged(penalty: float, mix: float, values: Floats, slope: Floats, rows: Scored, blind: Scored) -> Distances:
+def _learned_path(
+    base: list[Distances], rows: Scored, blind: Scored, learn: Learn
+) -> tuple[list[Distances], list[Any]]:
+    """Blend the base evenly with decisions learned at each penalty; return points and models."""
+    points, models = [point for point in base if point.penalty < LEARNED_FROM], []
+    trained = base[0].trained
+    for penalty in PENALTIES[len(points) :]:
+        # The blend of the penalty before, moved on to this one, tells where to learn.
+        before = points[-1]
+        start = _point(penalty, before.values, before.blend, trained, rows, blind).values
+        start = np.clip(start, -LEARNED_TO, LEARNED_TO)
+        model, score = learn(start)
+        models.append(model)
+        rows, blind = rows.heard(score), blind.heard(np.repeat(score, rows.n_groups))
+        trained = np.concatenate([trained, start[None]])
+        blend = np.concatenate([base[0].blend / 2, np.zeros(len(models) - 1), [0.5]])
+        points.append(_point(penalty, start, blend, trained, rows, blind))
+    total = len(base[0].blend) + len(models)
+    padded = [np.pad(point.blend, (0, total - len(point.blend))) for point in points]
+    return [replace(point, blend=b, trained=trained) for point, b in zip(points, padded, strict=True)], models
+
+
+def _point(penalty: float, start: Floats, weights: Floats, trained: Floats, rows: Scored, blind: Scored) -> Distances:
+    """Find distances at a penalty, and judge them."""
+    rows, blind = rows.blended(weights, trained), blind.blended(weights, trained)
+    of_tasks = pair_weights(rows.effective_rows().transpose(1, 0, 2))
+
+    def mean_gaps(values: Floats, temperature: float) -> Floats:
+        return mean_over_tasks(soft_gaps(rows, values, temperature).transpose(1, 0, 2), of_tasks)
+
+    values = ascend(mean_gaps, start, penalty, rows.weights.mean(0))
+    slope = np.zeros((*values.shape, *values.shape))
+    for at in np.ndindex(values.shape):
+        step = np.zeros_like(values)
+        step[at] = DIFFERENCE
+        ends = [mean_gaps(values + sign * step, COLDEST) for sign in (1, -1)]
+        slope[..., at[0], at[1]] = (ends[0] - ends[1]) / (2 * DIFFERENCE)
+    return _judged(penalty, weights, trained, values, slope, rows, blind)
+
+
+def _judged(
+    penalty: float, weights: Floats, trained: Floats, values: Floats, slope: Floats, rows: Scored, blind: Scored
+) -> Distances:
     """Judge hard decisions, with the same distances for all tasks, and with each task's own."""
     k, n, error = _hard(values, rows)
-    weights = pair_weights(n)
+    of_tasks = pair_weights(n)
     gaps, squares = signed_gap(k, n), debiased_squared_gap(k, n)
-    mean = mean_over_tasks(gaps, weights)
+    mean = mean_over_tasks(gaps, of_tasks)
     guesses = np.where(np.isfinite(gaps), soft_gaps(blind, values, COLDEST).transpose(1, 0, 2), np.nan)
-    off, usual_guess = gaps - guesses, mean_over_tasks(guesses, weights)
-    bias = mean_over_tasks(off, weights)
-    doubt = mean_over_tasks(off**2 - (gaps**2 - squares), weights) - bias**2
-    varied = mean_over_tasks(guesses**2, weights) - usual_guess**2
+    off, usual_guess = gaps - guesses, mean_over_tasks(guesses, of_tasks)
+    bias = mean_over_tasks(off, of_tasks)
+    doubt = mean_over_tasks(off**2 - (gaps**2 - squares), of_tasks) - bias**2
+    varied = mean_over_tasks(guesses**2, of_tasks) - usual_guess**2
     usual = Distances(
         penalty=penalty,
-        mix=mix,
+        blend=weights,
+        trained=trained,
         values=values,
         mean=mean,
-        spread=np.maximum(mean_over_tasks(squares, weights) - mean**2, LEAST_SPREAD),
+        spread=np.maximum(mean_over_tasks(squares, of_tasks) - mean**2, LEAST_SPREAD),
         slope=slope,
         bias=bias,
         doubt=np.maximum(doubt, LEAST_SPREAD),

@@ -12,13 +12,14 @@ import numpy.typing as npt
 from fewshot.estimators import MAMLClassifier
 
 from .curve import Curve, fit_curve
+from .direct import DirectLearner
 from .distances import Distances
 from .evidence import Evidence, Part, gather, held_out_evidence
 from .guess import GroupGuess
 from .linear import cross_fitted
 from .notions import Notion
 from .rule import thresholds
-from .scored import moves_of
+from .scored import blend, shifts_of
 
 __all__ = ["Decider", "Given", "Rule", "inputs_of"]
 
@@ -62,12 +63,15 @@ class Rule(NamedTuple):
     ----------
     shifts : ndarray of shape (tasks, events, groups)
         What the thresholds of the groups move by, see :func:`~.rule.thresholds`.
-    mix : ndarray of shape (tasks,)
-        Weight of the pooled logistic regression.
+    blend : ndarray of shape (tasks, models)
+        Weights of the models whose probabilities are decided by.
+    shares : ndarray of shape (tasks, events, groups)
+        Shares of the groups.
     """
 
     shifts: Floats
-    mix: Floats
+    blend: Floats
+    shares: Floats
 
 
 def inputs_of(told: bool, X: Any, membership: Floats) -> Any:
@@ -91,8 +95,9 @@ class Decider:
         Position of the favourable class.
     rates : ndarray of shape (events, groups)
         How common each event is in each group.
-    pooled : Pipeline
-        Logistic regression of the favourable outcome on the same inputs.
+    others : list
+        Models of the same inputs that are heard beside the classifier: a pooled logistic regression of the favourable outcome, and
+        regressions of the decisions themselves at some distances.
     curve : Curve
         What was learned on held-out tasks.
     usual : ndarray of shape (tasks, groups)
@@ -108,7 +113,7 @@ class Decider:
     classifier: MAMLClassifier
     column: int
     rates: Floats
-    pooled: Any
+    others: list[Any]
     curve: Curve
     usual: Floats
     evidence: Evidence | None = None
@@ -144,12 +149,19 @@ class Decider:
         """
         group, favourable, task = rows
         model, pooled = cross_fitted(x, favourable.astype(np.int64), task)
-        found = held_out_evidence(
+        known, blind, row = held_out_evidence(
             notion, guess, rates, classifier._held_out, pooled, column, group, favourable, task, rng
         )
-        pool = [part.told() for part in found] if told else found
+        learner = DirectLearner(notion, x, group, task, favourable, guess.n_groups, int(rng.integers(2**31)))
+
+        def learn(values: Floats) -> tuple[Any, Floats]:
+            found, held_out = learner.fit(values)
+            return found, held_out[row]
+
+        # Where the group is told there is nothing to guess, and what decides is the probability and a constant.
+        curve, learned = fit_curve(known.told(), blind.told()) if told else fit_curve(known, blind, learn)
         usual = guess.shares(np.zeros((1, guess.n_groups)))
-        return cls(notion, told, classifier, column, rates, model, fit_curve(*pool), usual)
+        return cls(notion, told, classifier, column, rates, [model, *learned], curve, usual)
 
     def reached(self, choose: Any) -> list[tuple[str, float, float, float]]:
         """Return what is given beside the support, errors, gap and penalty on held-out tasks.
@@ -209,8 +221,7 @@ class Decider:
             tasks = None if labels is None else labels[part.task]
             inputs = inputs_of(self.told, part.X, part.membership())
             p = classifier.predict_proba(inputs, tasks=tasks)[:, self.column]
-            pooled = self._pooled_probability(inputs)
-            parts.append(Part(p, pooled, part.guess, part.task, part.group, part.favourable))
+            parts.append(Part(p, self._heard(inputs), part.guess, part.task, part.group, part.favourable))
         evidence = gather(self.notion, self.rates, usual, parts)
         return replace(
             self, classifier=classifier, usual=usual, evidence=evidence.told() if self.told else evidence, levels=levels
@@ -227,30 +238,27 @@ class Decider:
         if self.evidence is None or self.levels is None:
             usual: Distances = choose(self.curve, 0)
             shares = gather(self.notion, self.rates, self.usual, []).shares
-            return Rule(_shifts(usual.values, shares), np.array([usual.mix]))
-        values, mix = np.zeros((len(self.levels), *self.curve.points[0].values.shape)), np.zeros(len(self.levels))
-        found = self.evidence
+            return Rule(shifts_of(usual.values, shares), usual.blend[None], shares)
+        first, n_tasks, found = self.curve.points[0], len(self.levels), self.evidence
+        values, weights = np.zeros((n_tasks, *first.values.shape)), np.zeros((n_tasks, len(first.blend)))
         for level in np.unique(self.levels):
             mine, chosen = self.levels == level, choose(self.curve, level)
             # Beside many rows, what a few with their outcomes say of the gap was found to add noise.
             sources = (None if level else found.known, found.blind, found.batch)
-            values[mine] = chosen.for_tasks(*sources, len(self.levels))[mine]
-            mix[mine] = chosen.mix
-        return Rule(_shifts(values, self.evidence.shares), mix)
+            values[mine], weights[mine] = chosen.for_tasks(*sources, n_tasks)[mine], chosen.blend
+        return Rule(shifts_of(values, found.shares), weights, found.shares)
 
-    def _pooled_probability(self, inputs: Any) -> Floats:
-        return np.asarray(self.pooled.predict_proba(np.asarray(inputs, dtype=np.float64))[:, 1])
+    def _heard(self, inputs: Any) -> Floats:
+        """Return what the other models say, shape (models, rows)."""
+        x = np.asarray(inputs, dtype=np.float64)
+        pooled, *learned = self.others
+        return np.stack([pooled.predict_proba(x)[:, 1], *(model.predict(x) for model in learned)])
 
     def decide(self, X: Any, membership: Floats, tasks: Any, rule: Rule, task: Ints) -> tuple[Floats, Floats]:
         """Return probabilities of the favourable outcome and thresholds of rows."""
         inputs = inputs_of(self.told, X, membership)
         probability = self.classifier.predict_proba(inputs, tasks=tasks)[:, self.column]
-        mix = rule.mix[task]
-        if mix.any():
-            probability = (1 - mix) * probability + mix * self._pooled_probability(inputs)
+        scores = np.concatenate([probability[None], self._heard(inputs)])
+        trained = self.curve.points[0].trained
+        probability = blend(self.notion, scores, rule.blend[task], trained, rule.shares, membership, task)
         return probability, thresholds(self.notion, rule.shifts[task], membership)
-
-
-def _shifts(values: Floats, shares: Floats) -> Floats:
-    """Turn distances (tasks, events, pairs) into what each group's threshold moves by."""
-    return np.asarray((moves_of(shares) @ values[..., None])[..., 0])

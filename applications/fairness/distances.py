@@ -38,7 +38,7 @@ RATE = 0.4
 STEPS = 200
 HOTTEST, COLDEST, COOLING = 0.1, 0.01, 0.95
 SETTLED = 3e-4  # change in a step
-FARTHEST = 1.0  # no threshold is out of reach of it
+FARTHEST = 2.0  # no threshold is out of reach of it, nor a decision learned
 TINY = 1e-12
 LEAST_SPREAD = 1e-4  # tasks differ by .01 at least
 
@@ -53,8 +53,8 @@ class Distances:
     ----------
     penalty : float
         Weight of the squared gap.
-    mix : float
-        Weight of the pooled logistic regression in the probabilities that are decided by, beside the classifier's.
+    blend, trained : ndarray of shape (models,), (models - 2, events, pairs)
+        Weights of the models whose probabilities are decided by, see :func:`~.scored.blend`.
     values : ndarray of shape (events, pairs)
         The distances in a task of which nothing is known.
     mean, spread : ndarray of shape (events, pairs)
@@ -72,7 +72,8 @@ class Distances:
     """
 
     penalty: float
-    mix: float
+    blend: Floats
+    trained: Floats
     values: Floats
     mean: Floats
     spread: Floats
@@ -100,7 +101,9 @@ class Distances:
         """
         shape = (n_tasks, *self.spread.shape)
         usually = np.broadcast_to(self.values, shape)
-        known, blind, batch = (None if rows is None else rows.mixed(self.mix) for rows in (known, blind, batch))
+        known, blind, batch = (
+            None if rows is None else rows.blended(self.blend, self.trained) for rows in (known, blind, batch)
+        )
         given = [rows for rows in (known, blind, batch) if rows is not None]
         if not given:
             return usually.copy()

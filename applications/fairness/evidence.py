@@ -30,8 +30,8 @@ class Part:
     ----------
     probability : ndarray of shape (rows,)
         Of the favourable outcome.
-    pooled : ndarray of shape (rows,)
-        The same by the pooled logistic regression.
+    others : ndarray of shape (models, rows)
+        What other models say, see :func:`~.scored.blend`.
     guess : ndarray of shape (rows, groups)
         Probabilities of the groups by the features.
     task : ndarray of int, shape (rows,)
@@ -43,7 +43,7 @@ class Part:
     """
 
     probability: Floats
-    pooled: Floats
+    others: Floats
     guess: Floats
     task: Ints
     group: Ints | None = None
@@ -107,12 +107,12 @@ def gather(notion: Notion, rates: Floats, usual: Floats, parts: Sequence[Part]) 
             among = notion.among(outcome).astype(np.float64)
             rows = batch if part.favourable is None else known
             rows.append(
-                Scored(notion, part.probability, part.guess, part.group, among, part.task, expected, pooled=part.pooled)
+                Scored(notion, part.probability, part.guess, part.group, among, part.task, expected, others=part.others)
             )
         else:
             # A group that is known beside an outcome that is not: the row counts for its group, and for events by chances.
             certain = part.guess if part.group is None else np.eye(n_groups)[part.group]
-            blind.append(guessed(notion, part.probability, part.pooled, certain, part.task, expected))
+            blind.append(guessed(notion, part.probability, part.others, certain, part.task, expected))
     shares = shares_of(expected, [*known, *blind, *batch], EXPECTED_ROWS)
     return Evidence(shares, *(_joined(rows, shares) for rows in (known, blind, batch)))
 
@@ -132,11 +132,11 @@ def held_out_evidence(
     favourable: Bools,
     task: Ints,
     rng: np.random.Generator,
-) -> tuple[Scored, Scored]:
+) -> tuple[Scored, Scored, Ints]:
     """Return rows of tasks that neither classifier nor guess was trained on: as they are, and as they look to who knows no groups.
 
     Each task stands there once for every support size that it was adapted from. Groups of as many of its other rows are known to
-    the guess.
+    the guess. The third is the position of the rows among all training rows.
 
     Parameters
     ----------
@@ -174,13 +174,13 @@ def held_out_evidence(
     chances = [probabilities(guess.held_out[r] + own[e]) for r, e in ((known, at), (row, episode))]
     parts = [
         # What the classifier says of its own support is of no use here, only the groups are.
-        Part(np.full(len(known), 0.5), pooled[known], chances[0], at, group[known], favourable[known]),
-        Part(probability, pooled[row], chances[1], episode),
+        Part(np.full(len(known), 0.5), pooled[None, known], chances[0], at, group[known], favourable[known]),
+        Part(probability, pooled[None, row], chances[1], episode),
     ]
     found = gather(notion, rates, guess.shares(own), parts)
     assert found.blind is not None
     among = notion.among(favourable[row]).astype(np.float64)
     rows = Scored(
-        notion, probability, chances[1], group[row], among, episode, found.shares, favourable[row], pooled[row]
+        notion, probability, chances[1], group[row], among, episode, found.shares, favourable[row], pooled[None, row]
     )
-    return rows, found.blind
+    return rows, found.blind, row

@@ -24,15 +24,15 @@ from scipy.special import expit
 
 from .notions import Notion
 
-__all__ = ["decide", "soften", "thresholds"]
+__all__ = ["decide", "line", "soften", "thresholds"]
 
 Floats = npt.NDArray[np.float64]
 LOWEST, HIGHEST = 0.005, 0.995  # of a threshold: nobody is refused, or favoured, whatever the model says
 STEEPEST = 0.05
 
 
-def thresholds(notion: Notion, shifts: Floats, membership: Floats) -> Floats:
-    """Return the threshold of each row.
+def line(notion: Notion, shifts: Floats, membership: Floats) -> tuple[Floats, Floats]:
+    """Return what each row's probability is compared by: it is favoured where slope times probability is above the offset.
 
     Parameters
     ----------
@@ -45,13 +45,18 @@ def thresholds(notion: Notion, shifts: Floats, membership: Floats) -> Floats:
 
     Returns
     -------
-    ndarray of shape (rows,)
+    offset, slope : ndarray of shape (rows,)
     """
     shift = (shifts * membership[:, None, :]).sum(-1)  # (rows, events)
     of = dict(zip(notion.events, shift.T, strict=True))
     everyone, positive, negative = (of.get(event, 0.0) for event in ("all", "positive", "negative"))
-    found: Floats = (0.5 + everyone + negative) / np.maximum(1 - positive + negative, STEEPEST)
-    return np.clip(found, LOWEST, HIGHEST)
+    return np.asarray(0.5 + everyone + negative), np.maximum(1.0 - positive + negative + 0 * shift[:, 0], STEEPEST)
+
+
+def thresholds(notion: Notion, shifts: Floats, membership: Floats) -> Floats:
+    """Return the threshold of each row, shape (rows,); arguments as for :func:`line`."""
+    offset, slope = line(notion, shifts, membership)
+    return np.clip(offset / slope, LOWEST, HIGHEST)
 
 
 def decide(probability: Floats, threshold: Floats) -> npt.NDArray[np.bool_]:

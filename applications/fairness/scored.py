@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from .gaps import count_by_group, pairs_of
 from .notions import Notion
-from .rule import decide, soften, thresholds
+from .rule import decide, line, soften, thresholds
 
-__all__ = ["Scored", "guessed", "moves_of", "shares_of", "weights_of"]
+__all__ = ["Scored", "blend", "guessed", "moves_of", "shares_of", "shifts_of", "weights_of"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -43,8 +43,8 @@ class Scored:
         Share of each group among all rows of a task that are of the event.
     favourable : ndarray of bool, shape (rows,), or None
         The outcomes, where they are known.
-    pooled : ndarray of shape (rows,), or None
-        Probability of the favourable outcome by the pooled logistic regression.
+    others : ndarray of shape (models, rows)
+        What other models say of the rows, see :func:`blend`.
     """
 
     notion: Notion
@@ -55,7 +55,7 @@ class Scored:
     task: Ints
     shares: Floats
     favourable: Bools | None = None
-    pooled: Floats | None = None
+    others: Floats | None = None
 
     @property
     def n_groups(self) -> int:
@@ -82,14 +82,23 @@ class Scored:
             np.concatenate([part.among for part in parts], axis=1),
             np.concatenate([part.task for part in parts]),
             shares,
-            pooled=np.concatenate([part.probability if part.pooled is None else part.pooled for part in parts]),
+            others=None
+            if self.others is None
+            else np.concatenate([part.others for part in parts if part.others is not None], axis=1),
         )
 
-    def mixed(self, part: float) -> Scored:
-        """Return the same rows with a part of the pooled probability in theirs."""
-        if not part or self.pooled is None:
+    def blended(self, weights: Floats, trained: Floats) -> Scored:
+        """Return the same rows with probabilities that are blended, see :func:`blend`."""
+        if self.others is None:
             return self
-        return replace(self, probability=(1 - part) * self.probability + part * self.pooled, pooled=None)
+        scores = np.concatenate([self.probability[None], self.others])
+        found = blend(self.notion, scores, weights, trained, self.shares, self.membership, self.task)
+        return replace(self, probability=found, others=None)
+
+    def heard(self, score: Floats) -> Scored:
+        """Return the same rows with what one more model says of them."""
+        others = [] if self.others is None else [self.others]
+        return replace(self, others=np.concatenate([*others, score[None]]))
 
     def thresholds(self, values: Floats) -> Floats:
         """Threshold of each row with distances (events, pairs), or (tasks, events, pairs)."""
@@ -153,6 +162,48 @@ def moves_of(shares: Floats) -> Floats:
     return out
 
 
+def shifts_of(values: Floats, shares: Floats) -> Floats:
+    """Turn distances (..., events, pairs) into what the thresholds of groups move by, (tasks, events, groups)."""
+    return np.asarray((moves_of(shares) @ values[..., None])[..., 0])
+
+
+def blend(
+    notion: Notion, scores: Floats, weights: Floats, trained: Floats, shares: Floats, membership: Floats, task: Ints
+) -> Floats:
+    """Put together what several models say of rows.
+
+    Parameters
+    ----------
+    notion : Notion
+        What is compared.
+    scores : ndarray of shape (models, rows)
+        Probabilities by the classifier and by the pooled logistic regression; then, of models that learned decisions themselves,
+        what is above zero where they favour.
+    weights : ndarray of shape (models,) or (rows, models)
+        Weight of each model.
+    trained : ndarray of shape (models - 2, events, pairs)
+        Distances at which decisions were learned. Elsewhere the rule moves on from there.
+    shares : ndarray of shape (tasks, events, groups)
+        Shares of the groups.
+    membership : ndarray of shape (rows, groups)
+        What is known of each row's group.
+    task : ndarray of int, shape (rows,)
+        Task of each row.
+
+    Returns
+    -------
+    ndarray of shape (rows,)
+        Probabilities; where decisions were learned they can lie outside of 0 and 1.
+    """
+    weights = weights if weights.ndim == 1 else weights.T
+    out = weights[0] * scores[0] + (weights[1] * scores[1] if len(weights) > 1 else 0.0)
+    for weight, score, values in zip(weights[2:], scores[2:], trained, strict=True):
+        if np.any(weight):
+            shifts = shifts_of(values, shares)[task]
+            out = out + weight * (thresholds(notion, shifts, membership) + score / line(notion, shifts, membership)[1])
+    return np.asarray(out)
+
+
 def weights_of(shares: Floats) -> Floats:
     """Return the multiplier that a distance of one stands for, shape (..., pairs): it is small where a group is rare."""
     ends = [list(end) for end in zip(*pairs_of(shares.shape[-1]), strict=True)]
@@ -161,7 +212,7 @@ def weights_of(shares: Floats) -> Floats:
 
 
 def guessed(
-    notion: Notion, probability: Floats, pooled: Floats, membership: Floats, task: Ints, shares: Floats
+    notion: Notion, probability: Floats, others: Floats | None, membership: Floats, task: Ints, shares: Floats
 ) -> Scored:
     """Return rows whose group and outcome are not known, each once for every group, as far as it may be of it.
 
@@ -171,7 +222,8 @@ def guessed(
     group = np.tile(np.arange(n_groups), n)
     p, m = np.repeat(probability, n_groups), np.repeat(membership, n_groups, axis=0)
     among = membership.ravel() * notion.chances(p)
-    return Scored(notion, p, m, group, among, np.repeat(task, n_groups), shares, pooled=np.repeat(pooled, n_groups))
+    heard = None if others is None else np.repeat(others, n_groups, axis=1)
+    return Scored(notion, p, m, group, among, np.repeat(task, n_groups), shares, others=heard)
 
 
 def shares_of(expected: Floats, known: Sequence[Scored], weight: float) -> Floats:
