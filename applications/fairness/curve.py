@@ -145,10 +145,11 @@ def _learned_path(
         before = points[-1]
         start = _point(penalty, before.values, before.blend, trained, rows, blind).values
         start = np.clip(start, -LEARNED_TO, LEARNED_TO)
-        model, score = learn(start)
-        models.append(model)
-        rows, blind = rows.heard(score), blind.heard(np.repeat(score, rows.n_groups))
-        trained = np.concatenate([trained, start[None]])
+        if not (len(trained) and np.array_equal(start, trained[-1])):
+            model, score = learn(start)
+            models.append(model)
+            rows, blind = rows.heard(score), blind.heard(np.repeat(score, rows.n_groups))
+            trained = np.concatenate([trained, start[None]])
         blend = np.concatenate([base[0].blend / 2, np.zeros(len(models) - 1), [0.5]])
         points.append(_point(penalty, start, blend, trained, rows, blind))
     total = len(base[0].blend) + len(models)

@@ -40,7 +40,7 @@ def ablation(name, shots, draws):
             for label, given in {"nothing": (), **GIVEN}.items():
                 given = (*given, "sensitive_at_predict") if told else given
                 part = Part(name, shots if label != "nothing" else 0, given, 0.0)
-                found = evaluate(part, data, {label: model}, test, "prefit", draws, 0, 1, frontier=False)
+                found = evaluate(part, data, {label: model}, test, draws, 0, 1, frontier=False)
                 frames.append(found.assign(told=told))
     frame = pd.concat(frames, ignore_index=True)
     kept = frame[frame["metric"].isin(["accuracy", "selection_rate_gap"])]
