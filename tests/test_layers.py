@@ -66,6 +66,7 @@ INSIDE_APPLICATIONS = {
         "scored",
         "evidence",
         "distances",
+        "direct",
         "curve",
         "decider",
         "bounded_loss",
