@@ -19,7 +19,7 @@ from .guess import GroupGuess
 from .linear import cross_fitted
 from .notions import Notion
 from .rule import thresholds
-from .scored import blend, shifts_of
+from .scored import blend, guessed, shifts_of
 
 __all__ = ["Decider", "Given", "Rule", "inputs_of"]
 
@@ -152,6 +152,11 @@ class Decider:
         known, blind, row = held_out_evidence(
             notion, guess, rates, classifier._held_out, pooled, column, group, favourable, task, rng
         )
+        if told and notion.needs_labels:
+            # Who is told the group usually knows it of the task's other rows too, and only their outcomes are guessed. What such
+            # guesses of a gap are worth says nothing of rows whose group is guessed as well; these are then passed over.
+            certain = np.eye(guess.n_groups)[known.group]
+            blind = guessed(notion, known.probability, known.others, certain, known.task, known.shares)
         learner = DirectLearner(notion, x, group, task, favourable, guess.n_groups, int(rng.integers(2**31)))
 
         def learn(values: Floats) -> tuple[Any, Floats]:
@@ -162,6 +167,10 @@ class Decider:
         curve, learned = fit_curve(known.told(), blind.told()) if told else fit_curve(known, blind, learn)
         usual = guess.shares(np.zeros((1, guess.n_groups)))
         return cls(notion, told, classifier, column, rates, [model, *learned], curve, usual)
+
+    @property
+    def _needs_groups(self) -> bool:
+        return self.told and self.notion.needs_labels
 
     def reached(self, choose: Any) -> list[tuple[str, float, float, float]]:
         """Return what is given beside the support, errors, gap and penalty on held-out tasks.
@@ -214,10 +223,12 @@ class Decider:
             Labels of the tasks, if there are several.
         """
         levels = np.zeros(len(usual), dtype=np.int64)
-        for part in given[1:]:
-            levels[part.task] = 1
         parts = []
-        for part in given:
+        for i, part in enumerate(given):
+            if self._needs_groups and part.group is None:
+                continue
+            if i > 0:
+                levels[part.task] = 1
             tasks = None if labels is None else labels[part.task]
             inputs = inputs_of(self.told, part.X, part.membership())
             p = classifier.predict_proba(inputs, tasks=tasks)[:, self.column]
