@@ -233,10 +233,8 @@ class Decider:
             inputs = inputs_of(self.told, part.X, part.membership())
             p = classifier.predict_proba(inputs, tasks=tasks)[:, self.column]
             parts.append(Part(p, self._heard(inputs), part.guess, part.task, part.group, part.favourable))
-        evidence = gather(self.notion, self.rates, usual, parts)
-        return replace(
-            self, classifier=classifier, usual=usual, evidence=evidence.told() if self.told else evidence, levels=levels
-        )
+        evidence = gather(self.notion, self.rates, usual, parts, self.told)
+        return replace(self, classifier=classifier, usual=usual, evidence=evidence, levels=levels)
 
     def rule(self, choose: Any) -> Rule:
         """Return how the tasks' rows are decided.

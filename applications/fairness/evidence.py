@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .guess import GroupGuess, probabilities
 from .notions import Notion
-from .scored import Scored, guessed, shares_of
+from .scored import Scored, guessed
 
 __all__ = ["Evidence", "Part", "gather", "held_out_evidence", "rates_of_events"]
 
@@ -81,7 +81,7 @@ def rates_of_events(notion: Notion, group: Ints, favourable: Bools, n_groups: in
     return np.maximum(np.stack(held), 0.5) / n
 
 
-def gather(notion: Notion, rates: Floats, usual: Floats, parts: Sequence[Part]) -> Evidence:
+def gather(notion: Notion, rates: Floats, usual: Floats, parts: Sequence[Part], told: bool = False) -> Evidence:
     """Put together what rows tell of their tasks.
 
     Parameters
@@ -93,7 +93,10 @@ def gather(notion: Notion, rates: Floats, usual: Floats, parts: Sequence[Part]) 
     usual : ndarray of shape (tasks, groups)
         Shares of the groups if the tasks' features were like those of the training rows, see :meth:`GroupGuess.shares`.
     parts : sequence of Part
-        The rows.
+        The rows. Those of supports are known to `usual`; the others are counted, by what the rule is told of them, so that as many
+        are favoured as before.
+    told : bool, default=False
+        Whether the rule is told the groups that are known.
     """
     expected = usual[:, None, :] * rates
     expected /= expected.sum(-1, keepdims=True)
@@ -101,6 +104,7 @@ def gather(notion: Notion, rates: Floats, usual: Floats, parts: Sequence[Part]) 
     known: list[Scored] = []
     blind: list[Scored] = []
     batch: list[Scored] = []
+    held = EXPECTED_ROWS * expected
     for part in parts:
         outcome = part.favourable if notion.needs_labels else np.zeros(len(part.task), dtype=bool)
         if part.group is not None and outcome is not None:
@@ -113,8 +117,12 @@ def gather(notion: Notion, rates: Floats, usual: Floats, parts: Sequence[Part]) 
             # A group that is known beside an outcome that is not: the row counts for its group, and for events by chances.
             certain = part.guess if part.group is None else np.eye(n_groups)[part.group]
             blind.append(guessed(notion, part.probability, part.others, certain, part.task, expected))
-    shares = shares_of(expected, [*known, *blind, *batch], EXPECTED_ROWS)
-    return Evidence(shares, *(_joined(rows, shares) for rows in (known, blind, batch)))
+        if part.favourable is None:
+            member = np.eye(n_groups)[part.group] if told and part.group is not None else part.guess
+            held = held + guessed(notion, part.probability, None, member, part.task, expected).held
+    shares = held / held.sum(-1, keepdims=True)
+    found = Evidence(shares, *(_joined(rows, shares) for rows in (known, blind, batch)))
+    return found.told() if told else found
 
 
 def _joined(rows: list[Scored], shares: Floats) -> Scored | None:

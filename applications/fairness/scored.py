@@ -13,7 +13,7 @@ from .gaps import count_by_group, pairs_of
 from .notions import Notion
 from .rule import decide, line, soften, thresholds
 
-__all__ = ["Scored", "blend", "guessed", "moves_of", "shares_of", "shifts_of", "weights_of"]
+__all__ = ["Scored", "blend", "guessed", "moves_of", "shifts_of", "weights_of"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -224,19 +224,3 @@ def guessed(
     among = membership.ravel() * notion.chances(p)
     heard = None if others is None else np.repeat(others, n_groups, axis=1)
     return Scored(notion, p, m, group, among, np.repeat(task, n_groups), shares, others=heard)
-
-
-def shares_of(expected: Floats, known: Sequence[Scored], weight: float) -> Floats:
-    """Shares of the groups in each task, from its rows and what was expected before, which counts as so many rows.
-
-    Parameters
-    ----------
-    expected : ndarray of shape (tasks, events, groups)
-        Expected shares.
-    known : sequence of Scored
-        Rows of the tasks, known or guessed.
-    weight : float
-        Rows that the expectation is worth.
-    """
-    held = sum((rows.held for rows in known), start=weight * expected)
-    return np.asarray(held / held.sum(-1, keepdims=True))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from fewshot.applications.fairness.notions import NOTIONS
-from fewshot.applications.fairness.scored import Scored, guessed, shares_of
+from fewshot.applications.fairness.scored import Scored, guessed
 
 PARITY = NOTIONS["demographic_parity"]
 
@@ -28,7 +28,7 @@ def rows(n_tasks=8, n=500, shift=0.8, spread=0.0, seed=0, known=True, notion=PAR
     found = Scored(
         notion, probability, membership, group, notion.among(favourable).astype(float), task, shares, favourable
     )
-    return replace(found, shares=shares_of(shares, [found], 0.0))
+    return replace(found, shares=found.held / found.held.sum(-1, keepdims=True))
 
 
 def blind(data):
