@@ -144,8 +144,9 @@ class FrontierDisplay:
             raise InvalidDataError(f"summary: got {summary['shots'].nunique()} support sizes; choose the rows of one.")
         keys = ["method", "setting"]
         gaps = summary[summary["metric"] == metric].groupby(keys, dropna=False, sort=False)[["mean", "floor"]].max()
-        accuracy = summary[summary["metric"] == "accuracy"].set_index(keys)["mean"].rename("accuracy")
-        curve = gaps.rename(columns={"mean": "gap"}).join(accuracy).reset_index()
+        accuracy = summary.loc[summary["metric"] == "accuracy", [*keys, "mean"]].rename(columns={"mean": "accuracy"})
+        # A merge matches settings that are missing, of methods with one operating point; a join of indices does not.
+        curve = gaps.rename(columns={"mean": "gap"}).reset_index().merge(accuracy, on=keys, how="left")
         return cls(curve=curve, metric=metric).plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> FrontierDisplay:
