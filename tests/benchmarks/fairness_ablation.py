@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from fairness import SUPPORT_ONLY, WITH_GROUPS, WITH_ROWS, Part, evaluate, load, split
+from fairness import SUPPORT_ONLY, WITH_GROUPS, WITH_ROWS, Part, evaluate, load, states
 
 from fewshot import MAMLClassifier
 from fewshot.applications.fairness import FairnessConstrainedClassifier
@@ -23,7 +23,7 @@ GIVEN = {"support": SUPPORT_ONLY, "support, rows": WITH_ROWS, "support, rows wit
 
 def fitted(data, fold):
     """A model of the training states of a fold."""
-    train, test = split(data, fold)
+    test, train = states(data, fold)
     model = FairnessConstrainedClassifier(
         penalty=1.0, classifier=MAMLClassifier(algorithm="map", random_state=0), random_state=0
     )
