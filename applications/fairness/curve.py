@@ -24,12 +24,15 @@ from .scored import Scored
 __all__ = ["Curve", "fit_curve"]
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 PENALTIES = (0.0, *(0.02 * 1.6**i for i in range(15)))  # the largest, 14, leaves hardly any gap
 BLENDS = ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0))  # of classifier and pooled logistic regression
 EVEN = 1  # the second of them
 LEARNED_FROM = 0.1  # penalty from which decisions are learned; below, they hardly differ from those without one
 LEARNED_TO = 1.0  # distance from which on the group would count for more than the outcome
 DIFFERENCE = 0.02  # for the slope of the gap
+FOLDS = 5  # of the held-out tasks, each judged by what the others say
+FURTHER = 0.3  # that distances found on other tasks may differ
 
 
 Learn = Callable[[Floats], tuple[Any, Floats]]
@@ -84,7 +87,7 @@ def _between(low: Distances, high: Distances, part: float) -> Distances:
     return Distances(**values)
 
 
-def fit_curve(rows: Scored, blind: Scored, learn: Learn | None = None) -> tuple[Curve, list[Any]]:
+def fit_curve(rows: Scored, blind: Scored, origin: Ints, learn: Learn | None = None) -> tuple[Curve, list[Any]]:
     """Learn distances on rows of held-out tasks.
 
     The probabilities decided by are the classifier's, or blended with those of other models if this makes errors plus penalty
@@ -97,6 +100,8 @@ def fit_curve(rows: Scored, blind: Scored, learn: Learn | None = None) -> tuple[
         Rows with groups and outcomes, of tasks that the models were not trained on.
     blind : Scored
         The same rows as they would look if groups and outcomes were not known.
+    origin : ndarray of int, shape (tasks,)
+        Tasks of the same origin are judged together.
     learn : callable, default=None
         From distances to a model of the decision, and what it says of the rows by models that were not trained on their tasks.
 
@@ -107,9 +112,9 @@ def fit_curve(rows: Scored, blind: Scored, learn: Learn | None = None) -> tuple[
         The models of decisions that it uses.
     """
     blends = [np.array(weights) for weights in (BLENDS if rows.others is not None else BLENDS[:1])]
-    paths: list[tuple[list[Distances], list[Any]]] = [(_path(rows, blind, weights), []) for weights in blends]
+    paths: list[tuple[list[Distances], list[Any]]] = [(_path(rows, blind, origin, weights), []) for weights in blends]
     if learn is not None:
-        paths.append(_learned_path(paths[EVEN][0], rows, blind, learn))
+        paths.append(_learned_path(paths[EVEN][0], rows, blind, origin, learn))
     # One choice for all penalties: a choice at each follows chance.
     points, models = min(paths, key=lambda path: _cost(path[0][1:]))
     # At no penalty the classifier is what it is.
@@ -124,18 +129,18 @@ def _cost(points: list[Distances]) -> float:
     return float(np.log(costs).mean())
 
 
-def _path(rows: Scored, blind: Scored, weights: Floats) -> list[Distances]:
+def _path(rows: Scored, blind: Scored, origin: Ints, weights: Floats) -> list[Distances]:
     """Find points along penalties, with one blend."""
     trained = np.zeros((0, len(rows.notion.events), len(pairs_of(rows.n_groups))))
     points: list[Distances] = []
     for penalty in PENALTIES:
         start = points[-1].values if points else np.zeros(trained.shape[1:])
-        points.append(_point(penalty, start, weights, trained, rows, blind))
+        points.append(_point(penalty, start, weights, trained, rows, blind, origin))
     return points
 
 
 def _learned_path(
-    base: list[Distances], rows: Scored, blind: Scored, learn: Learn
+    base: list[Distances], rows: Scored, blind: Scored, origin: Ints, learn: Learn
 ) -> tuple[list[Distances], list[Any]]:
     """Blend the base evenly with decisions learned at each penalty; return points and models."""
     points, models = [point for point in base if point.penalty < LEARNED_FROM], []
@@ -143,7 +148,7 @@ def _learned_path(
     for penalty in PENALTIES[len(points) :]:
         # The blend of the penalty before, moved on to this one, tells where to learn.
         before = points[-1]
-        start = _point(penalty, before.values, before.blend, trained, rows, blind).values
+        start = _point(penalty, before.values, before.blend, trained, rows, blind, origin).values
         start = np.clip(start, -LEARNED_TO, LEARNED_TO)
         if not (len(trained) and np.array_equal(start, trained[-1])):
             model, score = learn(start)
@@ -151,13 +156,15 @@ def _learned_path(
             rows, blind = rows.heard(score), blind.heard(np.repeat(score, rows.n_groups))
             trained = np.concatenate([trained, start[None]])
         blend = np.concatenate([base[0].blend / 2, np.zeros(len(models) - 1), [0.5]])
-        points.append(_point(penalty, start, blend, trained, rows, blind))
+        points.append(_point(penalty, start, blend, trained, rows, blind, origin))
     total = len(base[0].blend) + len(models)
     padded = [np.pad(point.blend, (0, total - len(point.blend))) for point in points]
     return [replace(point, blend=b, trained=trained) for point, b in zip(points, padded, strict=True)], models
 
 
-def _point(penalty: float, start: Floats, weights: Floats, trained: Floats, rows: Scored, blind: Scored) -> Distances:
+def _point(
+    penalty: float, start: Floats, weights: Floats, trained: Floats, rows: Scored, blind: Scored, origin: Ints
+) -> Distances:
     """Find distances at a penalty, and judge them."""
     rows, blind = rows.blended(weights, trained), blind.blended(weights, trained)
     of_tasks = pair_weights(rows.effective_rows().transpose(1, 0, 2))
@@ -172,14 +179,15 @@ def _point(penalty: float, start: Floats, weights: Floats, trained: Floats, rows
         step[at] = DIFFERENCE
         ends = [mean_gaps(values + sign * step, COLDEST) for sign in (1, -1)]
         slope[..., at[0], at[1]] = (ends[0] - ends[1]) / (2 * DIFFERENCE)
-    return _judged(penalty, weights, trained, values, slope, rows, blind)
+    point = _summary(penalty, weights, trained, values, slope, rows, blind)
+    return _judged(point, rows, blind, origin)
 
 
-def _judged(
+def _summary(
     penalty: float, weights: Floats, trained: Floats, values: Floats, slope: Floats, rows: Scored, blind: Scored
 ) -> Distances:
-    """Judge hard decisions, with the same distances for all tasks, and with each task's own."""
-    k, n, error = _hard(values, rows)
+    """Say how gaps differ between tasks with the same distances, and from what is guessed."""
+    k, n = rows.hard_counts(rows.decisions(values))
     of_tasks = pair_weights(n)
     gaps, squares = signed_gap(k, n), debiased_squared_gap(k, n)
     mean = mean_over_tasks(gaps, of_tasks)
@@ -188,7 +196,7 @@ def _judged(
     bias = mean_over_tasks(off, of_tasks)
     doubt = mean_over_tasks(off**2 - (gaps**2 - squares), of_tasks) - bias**2
     varied = mean_over_tasks(guesses**2, of_tasks) - usual_guess**2
-    usual = Distances(
+    return Distances(
         penalty=penalty,
         blend=weights,
         trained=trained,
@@ -200,24 +208,40 @@ def _judged(
         doubt=np.maximum(doubt, LEAST_SPREAD),
         guessed=np.maximum(varied, LEAST_SPREAD),
         rates=np.nan_to_num(rates_of(k.sum(1), n.sum(1))),
-        gaps=np.full(2, _gap(k, n)),
-        errors=np.full(2, error),
+        gaps=np.zeros(2),
+        errors=np.zeros(2),
     )
-    if penalty == 0:
-        return usual
-    k, n, own_error = _hard(usual.for_tasks(None, blind, None, rows.n_tasks), rows)
-    usual.gaps[1], usual.errors[1] = _gap(k, n), own_error
-    return usual
 
 
-def _hard(values: Floats, rows: Scored) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], float]:
-    """Return counts of hard decisions, and the share of wrong ones."""
-    decision = rows.decisions(values)
+def _judged(point: Distances, rows: Scored, blind: Scored, origin: Ints) -> Distances:
+    """Judge hard decisions: of each task by what the others say, with the same distances for all or with its own."""
+    decisions = np.zeros((2, len(rows.task)), dtype=bool)
+    folds = origin % min(FOLDS, len(np.unique(origin)))
+    for fold in np.unique(folds):
+        mine = folds == fold
+        own, own_blind, others = rows.of_tasks(mine), blind.of_tasks(mine), point
+        if not mine.all():
+            rest = rows.of_tasks(~mine), blind.of_tasks(~mine)
+            others = _summary(point.penalty, point.blend, point.trained, point.values, point.slope, *rest)
+        values = point.values + _missed(point, others, rows.weights.mean(0))
+        found = (values, others.for_tasks(None, own_blind, None, own.n_tasks)) if point.penalty else (values, values)
+        decisions[:, mine[rows.task]] = [own.decisions(each) for each in found]
     assert rows.favourable is not None
-    return *rows.hard_counts(decision), float((decision != rows.favourable).mean())
+    errors = (decisions != rows.favourable).mean(1)
+    return replace(point, gaps=np.array([_gap(*rows.hard_counts(each)) for each in decisions]), errors=errors)
 
 
-def _gap(k: npt.NDArray[np.int64], n: npt.NDArray[np.int64]) -> float:
+def _missed(point: Distances, others: Distances, weights: Floats) -> Floats:
+    """By how much distances would differ if they had been found on the other tasks alone, to first order."""
+    size = point.values.size
+    slope = point.slope.reshape(size, size)
+    slope = slope - np.diag(np.maximum(np.diag(slope), 0.0))  # no gap grows with the distance meant to close it
+    pull = np.diag(weights.ravel()) - point.penalty * slope
+    step = np.linalg.solve(pull, point.penalty * (others.mean - point.mean).ravel())
+    return np.clip(step, -FURTHER, FURTHER).reshape(point.values.shape)
+
+
+def _gap(k: Ints, n: Ints) -> float:
     """Root of the debiased mean squared gap; with few tasks it can come out below the mean gap, which cannot be so."""
     mean = mean_over_tasks(signed_gap(k, n), pair_weights(n))
     return max(root_mean_squared_gap(k, n), float(np.abs(mean).max()))

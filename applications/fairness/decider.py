@@ -149,7 +149,7 @@ class Decider:
         """
         group, favourable, task = rows
         model, pooled = cross_fitted(x, favourable.astype(np.int64), task)
-        known, blind, row = held_out_evidence(
+        known, blind, row, origin = held_out_evidence(
             notion, guess, rates, classifier._held_out, pooled, column, group, favourable, task, rng
         )
         if told and notion.needs_labels:
@@ -164,7 +164,9 @@ class Decider:
             return found, held_out[row]
 
         # Where the group is told there is nothing to guess, and what decides is the probability and a constant.
-        curve, learned = fit_curve(known.told(), blind.told()) if told else fit_curve(known, blind, learn)
+        curve, learned = (
+            fit_curve(known.told(), blind.told(), origin) if told else fit_curve(known, blind, origin, learn)
+        )
         usual = guess.shares(np.zeros((1, guess.n_groups)))
         return cls(notion, told, classifier, column, rates, [model, *learned], curve, usual)
 

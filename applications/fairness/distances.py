@@ -68,7 +68,8 @@ class Distances:
         Rate of favourable decisions of each group.
     gaps, errors : ndarray of shape (2,)
         Root of the debiased mean squared gap, of the event and pair where it is largest, and share of wrong decisions on held-out
-        tasks: with the same distances for all, and with each task's own from rows whose groups and outcomes are not known.
+        tasks, each by what the others say: with the same distances for all, and with each task's own from rows whose groups and
+        outcomes are not known.
     """
 
     penalty: float

@@ -140,11 +140,12 @@ def held_out_evidence(
     favourable: Bools,
     task: Ints,
     rng: np.random.Generator,
-) -> tuple[Scored, Scored, Ints]:
+) -> tuple[Scored, Scored, Ints, Ints]:
     """Return rows of tasks that neither classifier nor guess was trained on: as they are, and as they look to who knows no groups.
 
     Each task stands there once for every support size that it was adapted from. Groups of as many of its other rows are known to
-    the guess. The third is the position of the rows among all training rows.
+    the guess. Then the position of the rows among all training rows, and which
+    training task each task that is returned stands for.
 
     Parameters
     ----------
@@ -165,7 +166,7 @@ def held_out_evidence(
     sizes = sorted(held_out)
     while len(sizes) > 1 and sum(len(held_out[k].row) for k in sizes) > MOST_ROWS:
         sizes = sizes[1::2]
-    asked, support, n = [], [], 0
+    asked, support, origin, n = [], [], [], 0
     for k in sizes:
         found = held_out[k]
         others = rng.permutation(np.setdiff1d(np.arange(len(task)), found.row))
@@ -175,6 +176,7 @@ def held_out_evidence(
             asked.append((found.row[mine], np.full(mine.sum(), n), p[:, column] / p.sum(1)))
             rows = others[task[others] == t][:k]
             support.append((rows, np.full(len(rows), n)))
+            origin.append(t)
             n += 1
     row, episode, probability = (np.concatenate(column) for column in zip(*asked, strict=True))
     known, at = (np.concatenate(column) for column in zip(*support, strict=True))
@@ -191,4 +193,4 @@ def held_out_evidence(
     rows = Scored(
         notion, probability, chances[1], group[row], among, episode, found.shares, favourable[row], pooled[None, row]
     )
-    return rows, found.blind, row
+    return rows, found.blind, row, np.array(origin)

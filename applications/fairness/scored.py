@@ -71,6 +71,21 @@ class Scored:
         """Return the same rows with their group told to the rule."""
         return replace(self, membership=np.eye(self.n_groups)[self.group])
 
+    def of_tasks(self, some: Bools) -> Scored:
+        """Return the rows of some tasks, which are then numbered anew."""
+        mine = some[self.task]
+        return replace(
+            self,
+            probability=self.probability[mine],
+            membership=self.membership[mine],
+            group=self.group[mine],
+            among=self.among[:, mine],
+            task=(np.cumsum(some) - 1)[self.task[mine]],
+            shares=self.shares[some],
+            favourable=None if self.favourable is None else self.favourable[mine],
+            others=None if self.others is None else self.others[:, mine],
+        )
+
     def joined(self, others: Sequence[Scored], shares: Floats) -> Scored:
         """Return these rows and those of others, of the same tasks, with shares that all of them tell."""
         parts = [self, *others]

@@ -243,6 +243,10 @@ def table_of(part, folds):
         ours["accuracy"] if m.startswith("fewshot") else interpolated(curves.loc[m], ours["gap"], "gap", "accuracy")
         for m in own.index
     ]
+    own[f"accuracy at {part.gap:g}"] = [
+        np.nan if m == "fewshot, no penalty" else interpolated(curves.loc[m], part.gap, "gap", "accuracy")
+        for m in own.index
+    ]
     own["settings"] = [", ".join(f"{t.get(m, 0.0):g}" for t in settings) for m in own.index]
     return own, curves
 

@@ -96,11 +96,11 @@ def test_it_is_taken_up_where_it_makes_fewer_errors_at_the_same_gap_and_not_wher
         gain = data.favourable - 0.5 - shifts[np.arange(len(data.task)), 0, data.group]
         return len(calls), worth * gain + rng.normal(size=len(gain))
 
-    curve, models = fit_curve(data, blind(data), lambda values: learn(values, 3.0))
+    curve, models = fit_curve(data, blind(data), np.arange(data.n_tasks), lambda values: learn(values, 3.0))
     assert models == list(range(1, len(calls) + 1)) and curve.points[-1].blend[2:].any()
     assert curve.points[0].blend.tolist() == [1.0, *np.zeros(len(models) + 1)]
     assert curve.points[0].trained.shape == (len(models), 1, 1)
-    plain = fit_curve(data, blind(data))[0]
+    plain = fit_curve(data, blind(data), np.arange(data.n_tasks))[0]
     assert curve.at(1.0).errors[0] < plain.at(1.0).errors[0]
-    same, models = fit_curve(data, blind(data), lambda values: learn(values, 0.0))
+    same, models = fit_curve(data, blind(data), np.arange(data.n_tasks), lambda values: learn(values, 0.0))
     assert not models and same.at(1.0).errors[0] == plain.at(1.0).errors[0]

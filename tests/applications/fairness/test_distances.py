@@ -15,7 +15,7 @@ from ._rows import blind, part, rows
 
 def test_the_bound_is_met_and_no_more_errors_are_made_than_by_the_best_pair_of_thresholds():
     data = rows(n=3000)
-    found = fit_curve(data, blind(data))[0].within(0.05, 0)
+    found = fit_curve(data, blind(data), np.arange(data.n_tasks))[0].within(0.05, 0)
     decision = data.decisions(found.values)
     p, g, y = data.probability, data.group, data.favourable
     gap = abs(decision[g == 0].mean() - decision[g == 1].mean())
@@ -32,7 +32,7 @@ def test_the_bound_is_met_and_no_more_errors_are_made_than_by_the_best_pair_of_t
 @pytest.mark.parametrize("name", list(NOTIONS))
 def test_every_notion_is_met_where_tasks_are_alike(name):
     data = rows(n=4000, notion=NOTIONS[name])
-    curve = fit_curve(data, blind(data))[0]
+    curve = fit_curve(data, blind(data), np.arange(data.n_tasks))[0]
     assert curve.points[0].gaps[0] > 0.1 and (curve.points[0].values == 0).all()
     assert curve.within(0.06, 0).gaps[0] == pytest.approx(0.06)
     errors = [point.errors[0] for point in curve.points]
@@ -41,7 +41,9 @@ def test_every_notion_is_met_where_tasks_are_alike(name):
 
 def test_what_cannot_be_met_is_said():
     data = rows(spread=1.0, n=1000)
-    curve = fit_curve(data, replace(blind(data), membership=np.full((2 * len(data.group), 2), 0.5)))[0]
+    curve = fit_curve(
+        data, replace(blind(data), membership=np.full((2 * len(data.group), 2), 0.5)), np.arange(data.n_tasks)
+    )[0]
     assert curve.within(0.02, 0) is None
     assert abs(curve.points[-1].mean.item()) < 0.05  # tasks differ both ways, which common thresholds cannot help
     compromise = curve.best_compromise(0)
@@ -51,7 +53,8 @@ def test_what_cannot_be_met_is_said():
 
 def test_groups_that_are_guessed_cost_more():
     errors = [
-        fit_curve(data, blind(data))[0].within(0.05, 0).errors[0] for data in (rows(n=3000), rows(n=3000, known=False))
+        fit_curve(data, blind(data), np.arange(data.n_tasks))[0].within(0.05, 0).errors[0]
+        for data in (rows(n=3000), rows(n=3000, known=False))
     ]
     assert errors[1] > errors[0]
 
@@ -74,7 +77,7 @@ def gap(data, values):
 
 def test_tasks_with_rows_of_their_own_have_smaller_gaps_and_those_without_keep_what_was_learned():
     data = rows(spread=0.6, n=1500, n_tasks=30)
-    found = fit_curve(data, blind(data))[0].at(5.0)
+    found = fit_curve(data, blind(data), np.arange(data.n_tasks))[0].at(5.0)
     new = rows(spread=0.6, n=800, n_tasks=30, seed=1)
     half = np.arange(800 * 30) % 800 < 400
     seen, rest = part(new, half), part(new, ~half)
@@ -89,7 +92,7 @@ def test_tasks_with_rows_of_their_own_have_smaller_gaps_and_those_without_keep_w
 
 def test_guessed_groups_tell_of_a_task_as_far_as_guesses_were_right_before():
     data = rows(spread=0.6, n=1500, n_tasks=30, known=False)
-    curve = fit_curve(data, blind(data))[0]
+    curve = fit_curve(data, blind(data), np.arange(data.n_tasks))[0]
     found, same = curve.at(5.0), rows(spread=0.6, n=800, n_tasks=30, seed=1, known=False)
     told = found.for_tasks(None, blind(same), None, 30)
     assert gap(same, told) < 0.8 * gap(same, found.values)
@@ -103,7 +106,9 @@ def test_a_better_ranking_by_the_pooled_model_is_taken_up_where_a_penalty_is_pai
     noise = np.random.default_rng(0).normal(size=len(data.probability))
     worse = 1 / (1 + np.exp(-np.log(data.probability / (1 - data.probability)) - 1.5 * noise))
     bad = replace(data, probability=worse, others=data.probability[None])
-    curve = fit_curve(bad, guessed(bad.notion, worse, bad.others, bad.membership, bad.task, bad.shares))[0]
+    curve = fit_curve(
+        bad, guessed(bad.notion, worse, bad.others, bad.membership, bad.task, bad.shares), np.arange(bad.n_tasks)
+    )[0]
     assert curve.points[0].blend.tolist() == [1, 0] and all(p.blend.tolist() == [0, 1] for p in curve.points[1:])
     even = bad.blended(np.array([0.5, 0.5]), curve.points[0].trained)
     np.testing.assert_allclose(even.probability, (worse + data.probability) / 2)
@@ -128,7 +133,7 @@ def test_a_distance_is_divided_so_that_as_many_are_refused_as_are_favoured():
 
 def test_what_was_learned_where_groups_are_even_is_of_use_where_one_is_rare():
     even, rare = rows(n=4000, share=0.5), rows(n=4000, share=0.05, seed=1)
-    found = fit_curve(even, blind(even))[0].within(0.05, 0)
+    found = fit_curve(even, blind(even), np.arange(even.n_tasks))[0].within(0.05, 0)
     # The distance that closes the gap there closes it here, and nobody is refused or favoured whatever the model says.
     assert gap(rare, found.values) < 0.1 < gap(rare, 0 * found.values)
     favoured = rare.decisions(found.values)[rare.group == 1].mean()
@@ -137,7 +142,7 @@ def test_what_was_learned_where_groups_are_even_is_of_use_where_one_is_rare():
 
 def test_between_two_penalties_it_is_interpolated():
     data = rows(n=400)
-    curve = fit_curve(data, blind(data))[0]
+    curve = fit_curve(data, blind(data), np.arange(data.n_tasks))[0]
     low, high = curve.points[4], curve.points[5]
     middle = curve.at((low.penalty + high.penalty) / 2)
     np.testing.assert_allclose(middle.values, (low.values + high.values) / 2)
