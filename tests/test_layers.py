@@ -67,6 +67,7 @@ INSIDE_APPLICATIONS = {
         "evidence",
         "distances",
         "direct",
+        "judged",
         "curve",
         "decider",
         "bounded_loss",

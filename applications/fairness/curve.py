@@ -9,16 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .distances import COLDEST, LEAST_SPREAD, Distances, ascend, soft_gaps
-from .gaps import (
-    debiased_squared_gap,
-    mean_over_tasks,
-    pair_weights,
-    pairs_of,
-    rates_of,
-    root_mean_squared_gap,
-    signed_gap,
-)
+from .distances import COLDEST, Distances, ascend, soft_gaps
+from .gaps import mean_over_tasks, pair_weights, pairs_of
+from .judged import judged, summary
 from .scored import Scored
 
 __all__ = ["Curve", "fit_curve"]
@@ -31,8 +24,6 @@ EVEN = 1  # the second of them
 LEARNED_FROM = 0.1  # penalty from which decisions are learned; below, they hardly differ from those without one
 LEARNED_TO = 1.0  # distance from which on the group would count for more than the outcome
 DIFFERENCE = 0.02  # for the slope of the gap
-FOLDS = 5  # of the held-out tasks, each judged by what the others say
-FURTHER = 0.3  # that distances found on other tasks may differ
 
 
 Learn = Callable[[Floats], tuple[Any, Floats]]
@@ -179,69 +170,4 @@ def _point(
         step[at] = DIFFERENCE
         ends = [mean_gaps(values + sign * step, COLDEST) for sign in (1, -1)]
         slope[..., at[0], at[1]] = (ends[0] - ends[1]) / (2 * DIFFERENCE)
-    point = _summary(penalty, weights, trained, values, slope, rows, blind)
-    return _judged(point, rows, blind, origin)
-
-
-def _summary(
-    penalty: float, weights: Floats, trained: Floats, values: Floats, slope: Floats, rows: Scored, blind: Scored
-) -> Distances:
-    """Say how gaps differ between tasks with the same distances, and from what is guessed."""
-    k, n = rows.hard_counts(rows.decisions(values))
-    of_tasks = pair_weights(n)
-    gaps, squares = signed_gap(k, n), debiased_squared_gap(k, n)
-    mean = mean_over_tasks(gaps, of_tasks)
-    guesses = np.where(np.isfinite(gaps), soft_gaps(blind, values, COLDEST).transpose(1, 0, 2), np.nan)
-    off, usual_guess = gaps - guesses, mean_over_tasks(guesses, of_tasks)
-    bias = mean_over_tasks(off, of_tasks)
-    doubt = mean_over_tasks(off**2 - (gaps**2 - squares), of_tasks) - bias**2
-    varied = mean_over_tasks(guesses**2, of_tasks) - usual_guess**2
-    return Distances(
-        penalty=penalty,
-        blend=weights,
-        trained=trained,
-        values=values,
-        mean=mean,
-        spread=np.maximum(mean_over_tasks(squares, of_tasks) - mean**2, LEAST_SPREAD),
-        slope=slope,
-        bias=bias,
-        doubt=np.maximum(doubt, LEAST_SPREAD),
-        guessed=np.maximum(varied, LEAST_SPREAD),
-        rates=np.nan_to_num(rates_of(k.sum(1), n.sum(1))),
-        gaps=np.zeros(2),
-        errors=np.zeros(2),
-    )
-
-
-def _judged(point: Distances, rows: Scored, blind: Scored, origin: Ints) -> Distances:
-    """Judge hard decisions: of each task by what the others say, with the same distances for all or with its own."""
-    decisions = np.zeros((2, len(rows.task)), dtype=bool)
-    folds = origin % min(FOLDS, len(np.unique(origin)))
-    for fold in np.unique(folds):
-        mine = folds == fold
-        own, own_blind, others = rows.of_tasks(mine), blind.of_tasks(mine), point
-        if not mine.all():
-            rest = rows.of_tasks(~mine), blind.of_tasks(~mine)
-            others = _summary(point.penalty, point.blend, point.trained, point.values, point.slope, *rest)
-        values = point.values + _missed(point, others, rows.weights.mean(0))
-        found = (values, others.for_tasks(None, own_blind, None, own.n_tasks)) if point.penalty else (values, values)
-        decisions[:, mine[rows.task]] = [own.decisions(each) for each in found]
-    assert rows.favourable is not None
-    errors = (decisions != rows.favourable).mean(1)
-    return replace(point, gaps=np.array([_gap(*rows.hard_counts(each)) for each in decisions]), errors=errors)
-
-
-def _missed(point: Distances, others: Distances, weights: Floats) -> Floats:
-    """By how much distances would differ if they had been found on the other tasks alone, to first order."""
-    size = point.values.size
-    slope = point.slope.reshape(size, size)
-    slope = slope - np.diag(np.maximum(np.diag(slope), 0.0))  # no gap grows with the distance meant to close it
-    pull = np.diag(weights.ravel()) - point.penalty * slope
-    step = np.linalg.solve(pull, point.penalty * (others.mean - point.mean).ravel())
-    return np.clip(step, -FURTHER, FURTHER).reshape(point.values.shape)
-
-
-def _gap(k: Ints, n: Ints) -> float:
-    """Root of the debiased mean squared gap; with few tasks it can come out below the mean gap, which cannot be so."""
-    mean = mean_over_tasks(signed_gap(k, n), pair_weights(n))
-    return max(root_mean_squared_gap(k, n), float(np.abs(mean).max()))
+    return judged(summary(penalty, weights, trained, values, slope, rows, blind), rows, blind, origin)
