@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 import fewshot
 from fewshot import MAMLClassifier
-from fewshot.applications.fairness import FairnessConstrainedClassifier
+from fewshot.applications.fairness import FairnessConstrainedClassifier, curve
 
 QUICK = MAMLClassifier(algorithm="map", base=LogisticRegression(), random_state=0)
 
@@ -18,11 +18,18 @@ def table(seed=0):
     return x, (x[:, 0] + rng.normal(size=400) > -0.5).astype(int), task, group
 
 
-@pytest.mark.parametrize("settings", [{}, {"constraint": "bounded_group_loss", "bound": 0.5}])
-def test_files(tmp_path, settings):
+@pytest.mark.parametrize(
+    ("settings", "learned"), [({}, False), ({}, True), ({"constraint": "bounded_group_loss", "bound": 0.5}, False)]
+)
+def test_files(tmp_path, settings, learned, monkeypatch):
+    if learned:
+        # Where the group is not told, take the decisions that are learned whether they are better or not.
+        monkeypatch.setattr(curve, "_cost", lambda points: -len(points[-1].blend))
     x, y, task, group = table()
     model = FairnessConstrainedClassifier(**settings, classifier=QUICK, random_state=0)
     model = model.fit_meta(x, y, tasks=task, sensitive_features=group)
+    if learned:
+        assert len(model._deciders["unknown"].others) > 1
     few = np.arange(400) % 50 < 8
     adapted = model.adapt(
         x[few],
