@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .distances import COLDEST, Distances, ascend, soft_gaps
+from .distances import COLDEST, Distances, Gaps, ascend, soft_gaps
 from .gaps import mean_over_tasks, pair_weights, pairs_of
 from .judged import judged, summary
 from .scored import Scored
@@ -139,8 +139,9 @@ def _learned_path(
     for penalty in PENALTIES[len(points) :]:
         # The blend of the penalty before, moved on to this one, tells where to learn.
         before = points[-1]
-        start = _point(penalty, before.values, before.blend, trained, rows, blind, origin).values
-        start = np.clip(start, -LEARNED_TO, LEARNED_TO)
+        gaps = _mean_gaps(rows.blended(before.blend, trained))
+        moved = ascend(gaps, before.values, penalty, rows.weights.mean(0))
+        start = np.clip(moved, -LEARNED_TO, LEARNED_TO)
         if not (len(trained) and np.array_equal(start, trained[-1])):
             model, score = learn(start)
             models.append(model)
@@ -153,16 +154,20 @@ def _learned_path(
     return [replace(point, blend=b, trained=trained) for point, b in zip(points, padded, strict=True)], models
 
 
+def _mean_gaps(rows: Scored) -> Gaps:
+    """Return what gives the mean gap over tasks at distances and a temperature."""
+    of_tasks = pair_weights(rows.effective_rows().transpose(1, 0, 2))
+    return lambda values, temperature: mean_over_tasks(
+        soft_gaps(rows, values, temperature).transpose(1, 0, 2), of_tasks
+    )
+
+
 def _point(
     penalty: float, start: Floats, weights: Floats, trained: Floats, rows: Scored, blind: Scored, origin: Ints
 ) -> Distances:
     """Find distances at a penalty, and judge them."""
     rows, blind = rows.blended(weights, trained), blind.blended(weights, trained)
-    of_tasks = pair_weights(rows.effective_rows().transpose(1, 0, 2))
-
-    def mean_gaps(values: Floats, temperature: float) -> Floats:
-        return mean_over_tasks(soft_gaps(rows, values, temperature).transpose(1, 0, 2), of_tasks)
-
+    mean_gaps = _mean_gaps(rows)
     values = ascend(mean_gaps, start, penalty, rows.weights.mean(0))
     slope = np.zeros((*values.shape, *values.shape))
     for at in np.ndindex(values.shape):

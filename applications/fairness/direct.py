@@ -17,12 +17,14 @@ Agarwal, Beygelzimer, Dudik, Langford, Wallach (2018), A reductions approach to 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingRegressor
 
+from .evidence import EXPECTED_ROWS
 from .gaps import count_by_group
 from .guess import TREES
 from .linear import task_folds
@@ -34,7 +36,6 @@ __all__ = ["DirectLearner"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-EXPECTED_ROWS = 10.0  # that the shares of all tasks together are worth against a task's own
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,20 @@ class DirectLearner:
     n_groups: int
     seed: int
 
-    def gains(self, values: Floats) -> Floats:
-        """Gain of favouring each row, shape (rows,), at distances (events, pairs)."""
-        among = self.notion.among(self.favourable)
-        n_tasks = int(self.task.max()) + 1
-        held = count_by_group(self.favourable, among, self.group, self.n_groups, self.task, n_tasks)[1]  # (e, t, g)
+    # Decisions are learned at many distances, and shares are the same at all of them.
+    @cached_property
+    def shares(self) -> Floats:
+        """Shares of the groups in each task, shape (tasks, events, groups), drawn a little towards those of all tasks."""
+        among, n_tasks = self.notion.among(self.favourable), int(self.task.max()) + 1
+        held = count_by_group(self.favourable, among, self.group, self.n_groups, self.task, n_tasks)[1]
         usual = held.sum(1, keepdims=True) + 1.0
         shares = held + EXPECTED_ROWS * usual / usual.sum(-1, keepdims=True)
-        shifts = shifts_of(values, (shares / shares.sum(-1, keepdims=True)).transpose(1, 0, 2))  # (t, e, g)
-        cost = (among.T * shifts[self.task, :, self.group]).sum(1)
+        return np.asarray((shares / shares.sum(-1, keepdims=True)).transpose(1, 0, 2))
+
+    def gains(self, values: Floats) -> Floats:
+        """Gain of favouring each row, shape (rows,), at distances (events, pairs)."""
+        shifts = shifts_of(values, self.shares)
+        cost = (self.notion.among(self.favourable).T * shifts[self.task, :, self.group]).sum(1)
         return np.asarray(self.favourable - 0.5 - cost)
 
     def fit(self, values: Floats) -> tuple[Any, Floats]:

@@ -31,7 +31,7 @@ import numpy.typing as npt
 from .gaps import pairs_of, signed_gap
 from .scored import Scored
 
-__all__ = ["COLDEST", "LEAST_SPREAD", "Distances", "ascend", "soft_gaps"]
+__all__ = ["COLDEST", "LEAST_SPREAD", "Distances", "Gaps", "ascend", "soft_gaps"]
 
 Floats = npt.NDArray[np.float64]
 RATE = 0.4

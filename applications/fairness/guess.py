@@ -7,9 +7,9 @@ out how tasks differ as far as they can, and how common a group is in the task i
 .. math:: P(g \mid x, t) \propto \exp\Big(\sum_s b_s z_{sg}(x) + a_g + u_{tg}\Big), \qquad u_{tg} \sim N(0, \tau^2).
 
 The scores z are a logistic regression with an intercept for each task, boosting, and boosting of what the shares within tasks
-leave unexplained. Weights b, levels
-a and the variance maximise the marginal likelihood of the training tasks, by Laplace's approximation, with scores of models that
-did not see the task. A new task's u is the most probable one given those of its rows whose group is known.
+leave unexplained. Weights b, levels a and the variance maximise the marginal likelihood of the training tasks, by Laplace's
+approximation, with scores of models that did not see the task. A new task's u is the most probable one given those of its rows
+whose group is known.
 """
 
 from __future__ import annotations

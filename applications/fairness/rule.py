@@ -32,7 +32,7 @@ STEEPEST = 0.05
 
 
 def line(notion: Notion, shifts: Floats, membership: Floats) -> tuple[Floats, Floats]:
-    """Return what each row's probability is compared by: it is favoured where slope times probability is above the offset.
+    """Return the threshold of each row, and how fast a row's gain grows with its probability.
 
     Parameters
     ----------
@@ -45,18 +45,18 @@ def line(notion: Notion, shifts: Floats, membership: Floats) -> tuple[Floats, Fl
 
     Returns
     -------
-    offset, slope : ndarray of shape (rows,)
+    threshold, slope : ndarray of shape (rows,)
     """
     shift = (shifts * membership[:, None, :]).sum(-1)  # (rows, events)
-    of = dict(zip(notion.events, shift.T, strict=True))
-    everyone, positive, negative = (of.get(event, 0.0) for event in ("all", "positive", "negative"))
-    return np.asarray(0.5 + everyone + negative), np.maximum(1.0 - positive + negative + 0 * shift[:, 0], STEEPEST)
+    of, none = dict(zip(notion.events, shift.T, strict=True)), np.zeros(len(shift))
+    everyone, positive, negative = (of.get(event, none) for event in ("all", "positive", "negative"))
+    slope: Floats = np.maximum(1 - positive + negative, STEEPEST)
+    return np.clip((0.5 + everyone + negative) / slope, LOWEST, HIGHEST), slope
 
 
 def thresholds(notion: Notion, shifts: Floats, membership: Floats) -> Floats:
     """Return the threshold of each row, shape (rows,); arguments as for :func:`line`."""
-    offset, slope = line(notion, shifts, membership)
-    return np.clip(offset / slope, LOWEST, HIGHEST)
+    return line(notion, shifts, membership)[0]
 
 
 def decide(probability: Floats, threshold: Floats) -> npt.NDArray[np.bool_]:

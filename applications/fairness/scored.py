@@ -214,8 +214,8 @@ def blend(
     out = weights[0] * scores[0] + (weights[1] * scores[1] if len(weights) > 1 else 0.0)
     for weight, score, values in zip(weights[2:], scores[2:], trained, strict=True):
         if np.any(weight):
-            shifts = shifts_of(values, shares)[task]
-            out = out + weight * (thresholds(notion, shifts, membership) + score / line(notion, shifts, membership)[1])
+            threshold, slope = line(notion, shifts_of(values, shares)[task], membership)
+            out = out + weight * (threshold + score / slope)
     return np.asarray(out)
 
 

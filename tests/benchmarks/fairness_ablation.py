@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from fairness import SUPPORT_ONLY, WITH_GROUPS, WITH_ROWS, Part, evaluate, load, states
+from fairness import SUPPORT_ONLY, WITH_GROUPS, WITH_ROWS, Part, evaluate, fitted, load, states
 
 from fewshot import MAMLClassifier
 from fewshot.applications.fairness import FairnessConstrainedClassifier
@@ -21,21 +21,20 @@ DATA = {"communities": 10, "acs": 20}
 GIVEN = {"support": SUPPORT_ONLY, "support, rows": WITH_ROWS, "support, rows with groups": WITH_GROUPS}
 
 
-def fitted(data, fold):
+def constrained(data, fold):
     """A model of the training states of a fold."""
     test, train = states(data, fold)
     model = FairnessConstrainedClassifier(
         penalty=1.0, classifier=MAMLClassifier(algorithm="map", random_state=0), random_state=0
     )
-    columns = {"tasks": data.tasks[train], "sensitive_features": data.sensitive[train]}
-    return model.fit_meta(data.X[train], data.y[train], **columns), test
+    return fitted(model, data, train), test
 
 
 def ablation(name, shots, draws):
     """Accuracy and gap of what is given, and differences to the unadapted model."""
     data, frames = load(name), []
     for fold in range(3):
-        model, test = fitted(data, fold)
+        model, test = constrained(data, fold)
         for told in (False, True):
             for label, given in {"nothing": (), **GIVEN}.items():
                 given = (*given, "sensitive_at_predict") if told else given
@@ -64,7 +63,7 @@ def ablation(name, shots, draws):
 def validity(name, draws):
     """Count episodes whose model is not valid."""
     data = load(name)
-    models = [fitted(data, fold) for fold in range(3)]
+    models = [constrained(data, fold) for fold in range(3)]
     for shots in (5, 10, 20):
         n = infinite = forced = 0
         above = []
