@@ -3,13 +3,15 @@
     python tests/benchmarks/fairness.py                          # development: draw seed 0
     python tests/benchmarks/fairness.py --confirm                # confirmation: draw seed 100, to be run once; logged
     python tests/benchmarks/fairness.py --only "ACS, s"          # parts whose name begins so
+    python tests/benchmarks/fairness.py --keep DIR               # read fitted models from DIR, or leave them there
     python tests/benchmarks/fairness.py --list
 
 Leave states out, in three folds, sorted by name, every third. For each fold the operating point of every method is chosen on the
 tested states of the two others, by models that were fitted neither to these nor to the fold: the most accurate one whose gap is not
 above the part's, or the one with the least gap. Twenty draws of each state's support. Competitors are also compared at our accuracy
-and at our gap, by interpolating what they reach at all of their operating points. Parts of the same data and constraint share
-their fits. What the confirmation finds is written to logs/fairness/.
+and at our gap, and we at theirs, by interpolating what is reached at all operating points. Parts of the same data and constraint
+share their fits, which do not depend on the draws: with --keep the confirmation can use those of the development run. A folder is
+good for one state of the code. What the confirmation finds is written to logs/fairness/.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import Memory, Parallel, delayed
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -196,13 +198,14 @@ def chosen(table, gap):
     return points
 
 
-def run_group(parts, data, seed, draws, n_jobs):
+def run_group(parts, data, seed, draws, n_jobs, keep=None):
     """Fit for validation and for the tests, and score for each part; returns operating points and test scores of folds by part."""
     methods = methods_of(next(iter(parts.values())))
     # Models for the test of a fold, then those fitted without it and the next one, by which both choose.
     left_out = [(0,), (1,), (2,), (0, 1), (1, 2), (2, 0)]
     jobs = [(name, states(data, *folds)[1]) for folds in left_out for name in methods]
-    models = iter(Parallel(n_jobs=n_jobs)(delayed(fitted)(methods[name], data, rows) for name, rows in jobs))
+    fits = {name: Memory(keep and Path(keep) / name, verbose=0).cache(fitted) for name in methods}
+    models = iter(Parallel(n_jobs=n_jobs)(delayed(fits[name])(methods[name], data, rows) for name, rows in jobs))
     models = {folds: {name: next(models) for name in methods} for folds in left_out}
     found = {name: [] for name in parts}
     for name, part in parts.items():
@@ -235,17 +238,19 @@ def table_of(part, folds):
     curves = frontier(scores, part)
     own.loc["fewshot, no penalty"] = curves.loc[(OURS, 0.0)]
     ours = own.loc[OURS]
+    curves_of = {m: curves.loc[OURS if m.startswith(OURS) else m] for m in own.index}
     own["gap at our accuracy"] = [
-        ours["gap"] if m.startswith("fewshot") else interpolated(curves.loc[m], ours["accuracy"], "accuracy", "gap")
-        for m in own.index
+        interpolated(curve, ours["accuracy"], "accuracy", "gap") for curve in curves_of.values()
     ]
-    own["accuracy at our gap"] = [
-        ours["accuracy"] if m.startswith("fewshot") else interpolated(curves.loc[m], ours["gap"], "gap", "accuracy")
-        for m in own.index
+    own["debiased at our accuracy"] = [
+        interpolated(curve, ours["accuracy"], "accuracy", "debiased") for curve in curves_of.values()
     ]
+    own["our debiased at its"] = [
+        interpolated(curves.loc[OURS], own.loc[m, "accuracy"], "accuracy", "debiased") for m in own.index
+    ]
+    own["accuracy at our gap"] = [interpolated(curve, ours["gap"], "gap", "accuracy") for curve in curves_of.values()]
     own[f"accuracy at {part.gap:g}"] = [
-        np.nan if m == "fewshot, no penalty" else interpolated(curves.loc[m], part.gap, "gap", "accuracy")
-        for m in own.index
+        interpolated(curve, part.gap, "gap", "accuracy") for curve in curves_of.values()
     ]
     own["settings"] = [", ".join(f"{t.get(m, 0.0):g}" for t in settings) for m in own.index]
     return own, curves
@@ -281,6 +286,7 @@ def main():
     parser.add_argument("--list", action="store_true", help="names of the parts")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--n-jobs", type=int, default=2)
+    parser.add_argument("--keep", help="folder where fitted models are kept, and read again by the next run")
     options = parser.parse_args()
     asked = {name: part for name, part in PARTS.items() if name.startswith(options.only)}
     if options.list:
@@ -291,7 +297,7 @@ def main():
         parts = {name: part for name, part in asked.items() if (part.data, part.constraint) == kind}
         began = time.perf_counter()
         data = load(kind[0])
-        folds = run_group(parts, data, seed, options.draws, options.n_jobs)
+        folds = run_group(parts, data, seed, options.draws, options.n_jobs, options.keep)
         for name, part in parts.items():
             own, curves = table_of(part, folds[name])
             print(f"\n{name}: K = {part.shots}, given {', '.join(part.given)}; gap to keep {part.gap:g}")
