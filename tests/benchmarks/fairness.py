@@ -22,9 +22,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import joblib
 import numpy as np
 import pandas as pd
-from joblib import Memory, Parallel, delayed
+from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -151,10 +152,16 @@ def states(data, *folds):
     return np.flatnonzero(inside), np.flatnonzero(~inside)
 
 
-def fitted(method, data, rows):
-    """A method fitted to some rows."""
+def fitted(method, data, rows, path):
+    """A method fitted to some rows; with a path it is kept there, and read if it is there already."""
+    if path and path.exists():
+        return joblib.load(path)
     columns = {"tasks": data.tasks[rows], "sensitive_features": data.sensitive[rows]}
-    return clone(method).fit_meta(data.X[rows], data.y[rows], **columns)
+    model = clone(method).fit_meta(data.X[rows], data.y[rows], **columns)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        joblib.dump(model, path)
+    return model
 
 
 def evaluate(part, data, methods, rows, draws, seed, n_jobs, frontier=True):
@@ -200,12 +207,17 @@ def chosen(table, gap):
 
 def run_group(parts, data, seed, draws, n_jobs, keep=None):
     """Fit for validation and for the tests, and score for each part; returns operating points and test scores of folds by part."""
-    methods = methods_of(next(iter(parts.values())))
+    first = next(iter(parts.values()))
+    methods = methods_of(first)
     # Models for the test of a fold, then those fitted without it and the next one, by which both choose.
     left_out = [(0,), (1,), (2,), (0, 1), (1, 2), (2, 0)]
-    jobs = [(name, states(data, *folds)[1]) for folds in left_out for name in methods]
-    fits = {name: Memory(keep and Path(keep) / name, verbose=0).cache(fitted) for name in methods}
-    models = iter(Parallel(n_jobs=n_jobs)(delayed(fits[name])(methods[name], data, rows) for name, rows in jobs))
+    kept = keep and Path(keep) / f"{first.data} {first.constraint}"
+    jobs = [(name, folds, kept and kept / f"{name} {folds}.joblib") for folds in left_out for name in methods]
+    models = iter(
+        Parallel(n_jobs=n_jobs)(
+            delayed(fitted)(methods[name], data, states(data, *folds)[1], path) for name, folds, path in jobs
+        )
+    )
     models = {folds: {name: next(models) for name in methods} for folds in left_out}
     found = {name: [] for name in parts}
     for name, part in parts.items():
