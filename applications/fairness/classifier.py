@@ -471,10 +471,11 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         """Read rows of the tasks adapted to; in place of guesses they have logits without the task's part."""
         found = []
         for X, sensitive, tasks, favourable in parts:
-            x = check_features(self.classifier_, X, reset=False)
+            end = "" if favourable is not None else "_unlabelled"
+            x = check_features(self.classifier_, X, reset=False, name=f"X{end}")
             task = np.zeros(len(x), dtype=np.int64)
             if labels is not None:
-                unique, position = factorize("tasks", tasks, len(x))
+                unique, position = factorize(f"tasks{end}", tasks, len(x))
                 known = pd.Index(labels).get_indexer(pd.Index(unique))
                 if (known < 0).any():
                     raise InvalidDataError(
@@ -482,7 +483,8 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
                         "leave its rows out."
                     )
                 task = known.astype(np.int64)[position]
-            group = None if sensitive is None else self.groups_.codes(sensitive, len(x))
+            name = f"sensitive{end or '_features'}"
+            group = None if sensitive is None else self.groups_.codes(sensitive, len(x), name)
             found.append(Given(X, self._guess.logits(x), task, group, favourable))
         return found
 

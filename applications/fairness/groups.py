@@ -58,7 +58,7 @@ class Groups:
         """Groups in words."""
         return [_title(label) for label in self.labels]
 
-    def codes(self, sensitive_features: Any, n_rows: int) -> npt.NDArray[np.int64]:
+    def codes(self, sensitive_features: Any, n_rows: int, name: str = "sensitive_features") -> npt.NDArray[np.int64]:
         """Return the position of each row's group.
 
         Parameters
@@ -67,29 +67,31 @@ class Groups:
             The same features as were learned.
         n_rows : int
             How many rows there should be.
+        name : str
+            What the caller calls them, for errors.
 
         Raises
         ------
         InvalidDataError
             If there is another number of rows or features, or a group that did not occur in training.
         """
-        frame = _frame(sensitive_features, n_rows)
+        frame = _frame(sensitive_features, n_rows, name)
         if frame.shape[1] != len(self.names):
             raise InvalidDataError(
-                f"sensitive_features: got {frame.shape[1]} feature(s), expected {len(self.names)}: {', '.join(self.names)}."
+                f"{name}: got {frame.shape[1]} feature(s), expected {len(self.names)}: {', '.join(self.names)}."
             )
         position = {label: i for i, label in enumerate(self.labels)}
         rows = [tuple(row) for row in frame.itertuples(index=False)]
         unseen = sorted({_title(row) for row in rows if row not in position})
         if unseen:
             raise InvalidDataError(
-                f"sensitive_features: group {unseen[0]!r} did not occur in training, where the groups were "
+                f"{name}: group {unseen[0]!r} did not occur in training, where the groups were "
                 f"{', '.join(self.titles)}; mark it as missing, if the training rows had missing values, or fit with rows of it."
             )
         return np.array([position[row] for row in rows], dtype=np.int64)
 
 
-def _frame(sensitive_features: Any, n_rows: int) -> pd.DataFrame:
+def _frame(sensitive_features: Any, n_rows: int, name: str = "sensitive_features") -> pd.DataFrame:
     """Return one column for each feature, missing values named."""
     if isinstance(sensitive_features, pd.DataFrame):
         frame = sensitive_features
@@ -99,15 +101,15 @@ def _frame(sensitive_features: Any, n_rows: int) -> pd.DataFrame:
         array = np.asarray(sensitive_features)
         if array.ndim not in (1, 2):
             raise InvalidDataError(
-                f"sensitive_features: got an array of shape {array.shape}; expected one value, or several, for each row."
+                f"{name}: got an array of shape {array.shape}; expected one value, or several, for each row."
             )
         columns = array[:, None] if array.ndim == 1 else array
         names = ["sensitive"] if columns.shape[1] == 1 else [f"sensitive {i + 1}" for i in range(columns.shape[1])]
         frame = pd.DataFrame(columns, columns=names)
     if len(frame) != n_rows:
-        raise InvalidDataError(f"sensitive_features: got {len(frame)} rows for {n_rows} rows of X; give one per row.")
+        raise InvalidDataError(f"{name}: got {len(frame)} rows for {n_rows} rows of features; give one for each row.")
     if not frame.shape[1]:
-        raise InvalidDataError("sensitive_features: got no column; expected at least one.")
+        raise InvalidDataError(f"{name}: got no column; expected at least one.")
     frame = frame.astype(object)
     return frame.where(frame.notna(), UNKNOWN)
 

@@ -19,7 +19,7 @@ __all__ = ["check_columns", "check_features", "check_sample_weight", "check_targ
 T = TypeVar("T")
 
 
-def check_features(estimator: Any, X: Any, *, reset: bool) -> npt.NDArray[np.float64]:
+def check_features(estimator: Any, X: Any, *, reset: bool, name: str = "X") -> npt.NDArray[np.float64]:
     """Return `X` as a float64 array; names and numbers of features are checked against the fitted ones.
 
     Raises
@@ -31,13 +31,13 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> npt.NDArray[np.flo
         wrong = [str(c) for c, t in X.dtypes.items() if not pd.api.types.is_numeric_dtype(t)]
         if wrong:
             raise InvalidDataError(
-                f"X: column(s) {_some(wrong)} are not numeric; encode them, for example with "
+                f"{name}: column(s) {_some(wrong)} are not numeric; encode them, for example with "
                 "make_meta_pipeline(skrub.TableVectorizer(), ...) or sklearn's OneHotEncoder."
             )
         for column, dtype in X.dtypes.items():
             if pd.api.types.is_extension_array_dtype(dtype) and X[column].isna().any():
                 X = X.astype({column: "float64"})
-    array = one_line("X", validate_data, estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=False)
+    array = one_line(name, validate_data, estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=False)
     finite = np.isfinite(array)
     if not finite.all():
         names = getattr(estimator, "feature_names_in_", None)
@@ -45,7 +45,7 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> npt.NDArray[np.flo
         n_nan, n_infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
         what = " and ".join(f"{n} {kind}" for n, kind in ((n_nan, "NaN"), (n_infinite, "infinity")) if n)
         raise InvalidDataError(
-            f"X: contains {what} (column {_some(columns)}); expected finite numbers: impute first, for example with "
+            f"{name}: contains {what} (column {_some(columns)}); expected finite numbers: impute first, for example with "
             "make_meta_pipeline(SimpleImputer(), ...)."
         )
     return array

@@ -67,7 +67,7 @@ class RateMatching(PlainClassifier):
         adapted._rows = None
         if X_unlabelled is not None and sensitive_unlabelled is not None:
             probability = adapted.predict_proba(X_unlabelled, tasks=tasks_unlabelled)[:, 1]
-            codes = self.groups_.codes(sensitive_unlabelled, len(probability))
+            codes = self.groups_.codes(sensitive_unlabelled, len(probability), "sensitive_unlabelled")
             task = np.zeros(len(codes)) if tasks_unlabelled is None else np.asarray(tasks_unlabelled)
             adapted._rows = (probability, codes, task)
         return adapted._matched()

@@ -241,6 +241,14 @@ def test_mistakes(model):
         model.adapt(
             X[:5], Y[:5], tasks=TASK[:5], X_unlabelled=X[5:6], sensitive_unlabelled=["a"], tasks_unlabelled=[99]
         )
+    unlabelled = dict(X_unlabelled=X[5:7], sensitive_unlabelled=GROUP[5:7])
+    for wrong, message in (
+        ({"X_unlabelled": np.full((2, X.shape[1]), np.nan)}, "^X_unlabelled: contains .* NaN"),
+        ({"sensitive_unlabelled": ["a", "z"]}, "^sensitive_unlabelled: group 'z' did not occur"),
+        ({"sensitive_unlabelled": ["a"]}, "^sensitive_unlabelled: got 1 rows for 2 rows"),
+    ):
+        with pytest.raises(InvalidDataError, match=message):
+            model.adapt(X[:5], Y[:5], **unlabelled | wrong)
     forbidden = copy_with(model, use_sensitive_at_predict=False)
     with pytest.raises(InvalidDataError, match="^sensitive_features: given, but use_sensitive_at_predict=False"):
         forbidden.predict(X[:2], sensitive_features=GROUP[:2])

@@ -39,7 +39,7 @@ def test_numbers_stay_the_same_group_whatever_their_type():
 
 def test_mistakes():
     groups = Groups.learn(["a", "b"], 2)
-    with pytest.raises(InvalidDataError, match="^sensitive_features: got 2 rows for 3 rows of X"):
+    with pytest.raises(InvalidDataError, match="^sensitive_features: got 2 rows for 3 rows of features"):
         groups.codes(["a", "b"], 3)
     with pytest.raises(InvalidDataError, match="^sensitive_features: group 'c' did not occur"):
         groups.codes(["c"], 1)
