@@ -73,6 +73,7 @@ INSIDE_APPLICATIONS = {
         "bounded_loss",
         "constraint_report",
         "operating_points",
+        "training",
         "classifier",
         "saving",
         "report",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -30,8 +31,11 @@ from .groups import Groups
 from .guess import GroupGuess, probabilities
 from .notions import Notion, notion_of
 from .operating_points import OperatingPoints
+from .training import Training
 
 __all__ = ["FairnessConstrainedClassifier"]
+
+logger = logging.getLogger("fewshot")
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -68,7 +72,9 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         treatment): the group is then only guessed from the features, as far as they tell. True fits a second classifier, which
         knows the group.
     classifier : MAMLClassifier, default=None
-        What gives the probabilities; None: with its default settings.
+        What gives the probabilities; None: with its default settings. With ``verbose=1`` it shows its progress.
+    warm_start : bool, default=False
+        After an interruption (Ctrl-C) the same `fit_meta` call goes on: what the classifiers have done is not done again.
     random_state : int, RandomState or None, default=None
         Seed of everything random; of `classifier` only where that is None.
 
@@ -117,6 +123,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
     _guess: GroupGuess
     _own: Floats
     _labels: Any
+    _training: Training | None = None
 
     # Requested by default, so that with metadata routing on, pipelines and cross-validation pass them without ceremony.
     __metadata_request__fit = {
@@ -141,6 +148,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         pos_label: Any = None,
         use_sensitive_at_predict: bool = True,
         classifier: Any = None,
+        warm_start: bool = False,
         random_state: Any = None,
     ) -> None:
         self.constraint = constraint
@@ -149,6 +157,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         self.pos_label = pos_label
         self.use_sensitive_at_predict = use_sensitive_at_predict
         self.classifier = classifier
+        self.warm_start = warm_start
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Tags:
@@ -196,8 +205,15 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         notion = self._checked()
         fitted = copy.copy(self)
         columns = {"tasks": tasks, "blocks": blocks, "time": time, "sample_weight": sample_weight}
-        fitted._fit(X, y, notion, sensitive_features, columns)
-        self.__dict__.update(fitted.__dict__)
+        try:
+            fitted._fit(X, y, notion, sensitive_features, columns)
+        except KeyboardInterrupt:
+            self._training = fitted._training
+            logger.warning(
+                "interrupted; the model is what it was before, and with warm_start=True the same fit_meta call goes on"
+            )
+            raise
+        self.__dict__.update(fitted.__dict__, _training=None)
         return self
 
     def fit(
@@ -264,7 +280,9 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         if given is not None and not isinstance(given, MAMLClassifier):
             raise InvalidParameterError(f"classifier: got {given!r}; expected a MAMLClassifier, or None.")
         model = MAMLClassifier(random_state=self.random_state) if given is None else clone(given)
-        self.classifier_ = model.fit_meta(X, y, **columns)
+        begun = self._training if self.warm_start else None
+        self._training = Training.of(model, (X, y, columns, codes), begun)
+        self.classifier_ = self._training.fitted("unknown", X, y, columns)
         self.classes_ = self.classifier_.classes_
         self.n_features_in_ = self.classifier_.n_features_in_
         if hasattr(self.classifier_, "feature_names_in_"):
@@ -283,7 +301,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         models = {"unknown": self.classifier_}
         if self.use_sensitive_at_predict:
             inputs["known"] = np.column_stack([_numbers(X), np.eye(len(groups))[codes]])
-            models["known"] = clone(model).fit_meta(inputs["known"], y, **columns)
+            models["known"] = self._training.fitted("known", inputs["known"], y, columns)
         held_out = getattr(self.classifier_, "_held_out", {})
         if not held_out:
             raise InvalidDataError(
