@@ -241,7 +241,7 @@ def test_mistakes(model):
 def test_other_features_are_refused_by_the_name_of_the_model(model, columns):
     with pytest.raises(ValueError, match="^X: X has 2 features, but MAMLClassifier is expecting 3 features"):
         model.predict(X[:3, :2], **columns)
-    with pytest.raises(ValueError, match="^X: X has 2 features, but MAMLClassifier is expecting 3 features"):
+    with pytest.raises(ValueError, match="^X_unlabelled: X has 2 features, but MAMLClassifier is expecting 3 features"):
         model.adapt(X[:5], Y[:5], X_unlabelled=X[:3, :2])
 
 
