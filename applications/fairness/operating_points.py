@@ -15,7 +15,8 @@ from .notions import NOTIONS, Notion
 
 __all__ = ["OperatingPoints"]
 
-POINTS = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.2, 2.0, 4.0, 10.0)
+# Close enough that a gap asked for on some tasks is not missed by much.
+POINTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0)
 
 
 class OperatingPoints:
