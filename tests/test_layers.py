@@ -72,6 +72,7 @@ INSIDE_APPLICATIONS = {
         "decider",
         "bounded_loss",
         "constraint_report",
+        "given_rows",
         "operating_points",
         "training",
         "classifier",

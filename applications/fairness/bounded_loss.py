@@ -113,6 +113,10 @@ class LossDecider:
         """Return errors and the largest loss without weights."""
         return self.free_error, float(self.free.max())
 
+    def unjudged(self, titles: list[str]) -> tuple[str, ...]:
+        """Return no pairs: none are compared."""
+        return ()
+
     def adapt_classifier(
         self, support: Given, y: Any, labels: Any, *, sample_weight: Any = None, **columns: Any
     ) -> Any:

@@ -15,6 +15,7 @@ from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.metrics import accuracy_score
 from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import _num_samples
 
 from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedError
 from fewshot.estimators import MAMLClassifier
@@ -27,6 +28,7 @@ from .curve import Curve
 from .decider import Decider, Given, Rule
 from .distances import Distances
 from .evidence import rates_of_events
+from .given_rows import read_rows, refuse_incomplete
 from .groups import Groups
 from .guess import GroupGuess, probabilities
 from .notions import Notion, notion_of
@@ -64,6 +66,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         unless `penalty` is given. Of "bounded_group_loss": the largest mean cross-entropy of a group, which must be given.
     penalty : float, default=None
         In place of a bound, the weight of the squared gap: the share of errors plus `penalty` times the squared gap is made small.
+        Beyond 14, where hardly a gap is left that can be closed, it changes nothing.
     pos_label : label, default=None
         The favourable outcome. None: the greater of two numbers; strings have no order that means anything, so that with
         `sensitive_features` it must be named.
@@ -122,7 +125,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
     _deciders: dict[str, Any]  # of Decider or LossDecider
     _guess: GroupGuess
     _own: Floats
-    _labels: Any
+    _operating_point: tuple[float, float | None]  # bound, and penalty in its place
     _training: Training | None = None
 
     # Requested by default, so that with metadata routing on, pipelines and cross-validation pass them without ceremony.
@@ -191,7 +194,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         sensitive_features : array-like of shape (rows,) or (rows, features), default=None
             Group of each row; several columns are crossed, and missing values are a group. Without it nothing is constrained.
         blocks, time, sample_weight
-            As for :meth:`MAMLClassifier.fit_meta`.
+            As for :meth:`MAMLClassifier.fit_meta`. Weights count in fitting the classifiers; errors and gaps are of rows alike.
 
         Returns
         -------
@@ -213,7 +216,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
                 "interrupted; the model is what it was before, and with warm_start=True the same fit_meta call goes on"
             )
             raise
-        self.__dict__.update(fitted.__dict__, _training=None)
+        self.__dict__ = fitted.__dict__ | {"_training": None}  # what an earlier fit left is gone
         return self
 
     def fit(
@@ -264,11 +267,11 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         sensitive_features: Any,
         columns: dict[str, Any],
     ) -> None:
-        for name in ("_own", "_labels", "_deciders", "groups_", "pos_label_", "feature_names_in_"):
+        for name in ("_own", "_deciders", "groups_", "pos_label_", "feature_names_in_"):
             self.__dict__.pop(name, None)
         groups = codes = None
         if sensitive_features is not None:
-            n_rows = len(y) if y is not None else 0
+            n_rows = _num_samples(X)
             groups = Groups.learn(sensitive_features, n_rows)
             codes = groups.codes(sensitive_features, n_rows)
             if len(groups) < 2:
@@ -298,6 +301,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         self.groups_, self.pos_label_ = groups, pos_label
         self._notion = notion
         inputs = {"unknown": X}
+        y = np.ravel(y)
         models = {"unknown": self.classifier_}
         if self.use_sensitive_at_predict:
             inputs["known"] = np.column_stack([_numbers(X), np.eye(len(groups))[codes]])
@@ -316,9 +320,9 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         if notion.bounds_losses:
             self._learn_weights(models, inputs, y, codes, columns)
         else:
-            self._learn_thresholds(models, inputs, (codes, np.asarray(y) == pos_label, task), rng)
+            self._learn_thresholds(models, inputs, (codes, y == pos_label, task), rng)
         self._guess.held_out = None
-        self._decide()
+        self._operate_at(self.bound, self.penalty)
 
     def _favourable_label(self, y: Any) -> Any:
         labels = np.unique(np.asarray(y))
@@ -372,28 +376,40 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         }
         self.classifier_ = self._deciders["unknown"].classifier
 
+    def _operate_at(self, bound: float | None, penalty: float | None) -> None:
+        """Choose distances for a bound or a penalty, and report."""
+        self._operating_point = (BOUND if bound is None else float(bound), penalty)
+        self._decide()
+
     def _decide(self) -> None:
-        """Choose distances for the bound or the penalty, and report."""
+        """Say what is reached with the bound or the penalty in use."""
+        bound, penalty = self._operating_point
         self._rules: dict[str, Rule | None] = {}  # found when first asked for
         rows = {"unconstrained": (*self._deciders["unknown"].unconstrained(), 0.0)}
         for mode, decider in self._deciders.items():
-            for given, error, gap, penalty in decider.reached(self._choose):
-                rows[f"group {mode}{given}"] = (error, gap, penalty)
-        bound = None if self.penalty is not None else BOUND if self.bound is None else float(self.bound)
+            for given, error, gap, found in decider.reached(self._choose):
+                rows[f"group {mode}{given}"] = (error, gap, found)
         index = pd.Index(rows, name="decisions")
         table = pd.DataFrame(list(rows.values()), columns=["error", "gap", "penalty"], index=index)
-        table["feasible"] = True if bound is None else table["gap"] <= bound * (1 + 1e-9)
+        table["feasible"] = True if penalty is not None else table["gap"] <= bound * (1 + 1e-9)
         if self._notion.bounds_losses:
             table = table.rename(columns={"gap": "loss"}).drop(columns="penalty")
         self.constraint_report_ = ConstraintReport(
-            self._notion.name, bound, tuple(self.groups_.titles), table, self._n_tasks, self._n_rows
+            self._notion.name,
+            None if penalty is not None else bound,
+            tuple(self.groups_.titles),
+            table,
+            self._n_tasks,
+            self._n_rows,
+            self._deciders["unknown"].unjudged(self.groups_.titles),
         )
 
     def _choose(self, curve: Curve, level: int) -> Distances:
         """Return the distances in use on a curve."""
-        if self.penalty is not None:
-            return curve.at(self.penalty)
-        found = curve.within(BOUND if self.bound is None else self.bound, level)
+        bound, penalty = self._operating_point
+        if penalty is not None:
+            return curve.at(penalty)
+        found = curve.within(bound, level)
         return curve.best_compromise(level) if found is None else found
 
     @property
@@ -432,7 +448,8 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         X_unlabelled, sensitive_unlabelled, tasks_unlabelled : array-like, default=None
             More rows of the tasks, without outcomes, best those that decisions will be made for; their groups, if known; and, if
             `tasks` is given, their task labels. They tell how common groups are and how large the gap is: with groups, that of
-            demographic parity is theirs; without, it is guessed.
+            demographic parity is theirs; without, it is guessed. Where they are at least as many as the support's, what the few
+            outcomes there say of the gap is left aside, since it was found to add noise.
         sample_weight : array-like of shape (rows,), default=None
             Row weights of the support, in adapting the classifier.
         steps : int, default=None
@@ -457,21 +474,15 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
                     )
             adapted.classifier_ = self.classifier_.adapt(X, y, tasks=tasks, **columns)
             return adapted
-        for name, value in (("sensitive_unlabelled", sensitive_unlabelled), ("tasks_unlabelled", tasks_unlabelled)):
-            if value is not None and X_unlabelled is None:
-                raise InvalidDataError(f"{name}: given without X_unlabelled; give the rows too.")
-        if tasks is not None and X_unlabelled is not None and tasks_unlabelled is None:
-            raise InvalidDataError(
-                "tasks_unlabelled: got None, but tasks was given; say which task each row of X_unlabelled is of."
-            )
+        refuse_incomplete(tasks, X_unlabelled, sensitive_unlabelled, tasks_unlabelled)
         # The classifier knows best what is wrong with a support, and says it first.
         adapted.classifier_ = self.classifier_.adapt(X, y, tasks=tasks, **columns)
         labels = adapted.classifier_._adapted.labels
-        supported = (X, sensitive_features, tasks, np.asarray(y) == self.pos_label_)
+        supported = (X, sensitive_features, tasks, np.ravel(y) == self.pos_label_)
         others = [] if X_unlabelled is None else [(X_unlabelled, sensitive_unlabelled, tasks_unlabelled, None)]
-        given = self._given([supported, *others], labels)
+        given = read_rows(self.classifier_, self.groups_, self._guess, [supported, *others], labels)
         own = self._own_parts(given, 1 if labels is None else len(labels))
-        adapted._own, adapted._labels = own, labels
+        adapted._own = own
         given = [part._replace(guess=probabilities(part.guess + own[part.task])) for part in given]
         usual = self._guess.shares(own)
         models = {"unknown": adapted.classifier_}
@@ -484,27 +495,6 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         adapted.classifier_ = models["unknown"]
         adapted._decide()
         return adapted
-
-    def _given(self, parts: list[tuple[Any, Any, Any, Any]], labels: Any) -> list[Given]:
-        """Read rows of the tasks adapted to; in place of guesses they have logits without the task's part."""
-        found = []
-        for X, sensitive, tasks, favourable in parts:
-            end = "" if favourable is not None else "_unlabelled"
-            x = check_features(self.classifier_, X, reset=False, name=f"X{end}")
-            task = np.zeros(len(x), dtype=np.int64)
-            if labels is not None:
-                unique, position = factorize(f"tasks{end}", tasks, len(x))
-                known = pd.Index(labels).get_indexer(pd.Index(unique))
-                if (known < 0).any():
-                    raise InvalidDataError(
-                        f"tasks_unlabelled: task {unique[known < 0].tolist()[0]!r} has no support among X; adapt to it too, or "
-                        "leave its rows out."
-                    )
-                task = known.astype(np.int64)[position]
-            name = f"sensitive{end or '_features'}"
-            group = None if sensitive is None else self.groups_.codes(sensitive, len(x), name)
-            found.append(Given(X, self._guess.logits(x), task, group, favourable))
-        return found
 
     def _own_parts(self, given: list[Given], n_tasks: int) -> Floats:
         """Learn from the rows whose group is known how common groups are in each task."""
@@ -553,10 +543,8 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
     def _decided(self, mode: str, X: Any, sensitive_features: Any, tasks: Any) -> tuple[Floats, Floats]:
         """Return probabilities of the favourable outcome and thresholds of rows."""
         x = check_features(self.classifier_, X, reset=False)
-        labels = getattr(self, "_labels", None)
-        task = np.zeros(len(x), dtype=np.int64)
-        if labels is not None:
-            task = pd.Index(labels).get_indexer(pd.Index(np.asarray(tasks))).astype(np.int64)
+        state = getattr(self.classifier_, "_adapted", None)
+        task = np.zeros(len(x), np.int64) if state is None else self.classifier_._positions(state, tasks, len(x))
         if mode == "known":
             membership = np.eye(len(self.groups_))[self.groups_.codes(sensitive_features, len(x))]
         else:

@@ -29,6 +29,8 @@ class ConstraintReport:
         largest mean cross-entropy of a group, stands in place of gap and penalty.
     n_tasks, n_rows : int
         Held-out tasks and rows that this rests on.
+    unjudged : tuple of str
+        Pairs of groups with too few rows to tell a gap; nothing is done about theirs.
     """
 
     constraint: str | None
@@ -37,6 +39,7 @@ class ConstraintReport:
     table: pd.DataFrame
     n_tasks: int
     n_rows: int
+    unjudged: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.constraint is None:
@@ -53,4 +56,6 @@ class ConstraintReport:
             blamed = name != "unconstrained" and not row["feasible"]
             said = f" NOT within the bound, which no {means} meets." if blamed else ""
             lines.append(f"{name}: {what} {row[column]:.3f}, errors {row['error']:.1%}.{said}")
+        if self.unjudged:
+            lines.append(f"Too few rows to tell a gap, so that nothing is done about it: {', '.join(self.unjudged)}.")
         return "\n".join(lines)

@@ -37,9 +37,12 @@ class Curve:
     ----------
     points : tuple of Distances
         In ascending order of the penalty; the first is zero.
+    judged : ndarray of bool, shape (events, pairs)
+        Pairs of groups that have rows enough to tell a gap; the distance of others stays zero.
     """
 
     points: tuple[Distances, ...]
+    judged: npt.NDArray[np.bool_]
 
     def at(self, penalty: float) -> Distances:
         """Return the distances of a penalty; between two points everything is interpolated."""
@@ -112,7 +115,7 @@ def fit_curve(rows: Scored, blind: Scored, origin: Ints, learn: Learn | None = N
     weights = np.zeros_like(points[-1].blend)
     weights[0] = 1.0
     free = replace(paths[0][0][0], blend=weights, trained=points[-1].trained)
-    return Curve((free, *points[1:])), models
+    return Curve((free, *points[1:]), np.asarray(_pair_weights(rows).any(1))), models
 
 
 def _cost(points: list[Distances]) -> float:
@@ -156,10 +159,14 @@ def _learned_path(
 
 def _mean_gaps(rows: Scored) -> Gaps:
     """Return what gives the mean gap over tasks at distances and a temperature."""
-    of_tasks = pair_weights(rows.effective_rows().transpose(1, 0, 2))
+    of_tasks = _pair_weights(rows)
     return lambda values, temperature: mean_over_tasks(
         soft_gaps(rows, values, temperature).transpose(1, 0, 2), of_tasks
     )
+
+
+def _pair_weights(rows: Scored) -> Floats:
+    return pair_weights(rows.effective_rows().transpose(1, 0, 2))
 
 
 def _point(

@@ -15,6 +15,7 @@ from .curve import Curve, fit_curve
 from .direct import DirectLearner
 from .distances import Distances
 from .evidence import Evidence, Part, gather, held_out_evidence
+from .gaps import pairs_of
 from .guess import GroupGuess
 from .linear import cross_fitted
 from .notions import Notion
@@ -56,7 +57,8 @@ class Given(NamedTuple):
         return self.guess if self.group is None else np.eye(self.guess.shape[1])[self.group]
 
 
-class Rule(NamedTuple):
+@dataclass(frozen=True)
+class Rule:
     """How the rows of some tasks are decided.
 
     Parameters
@@ -105,7 +107,7 @@ class Decider:
     evidence : Evidence or None
         Rows of the tasks adapted to.
     levels : ndarray of int, shape (tasks,)
-        1 for tasks with rows beside the support.
+        1 for tasks with at least as many rows beside the support as in it.
     """
 
     notion: Notion
@@ -193,6 +195,15 @@ class Decider:
         free = self.curve.points[0]
         return float(free.errors[0]), float(free.gaps[0])
 
+    def unjudged(self, titles: list[str]) -> tuple[str, ...]:
+        """Return the pairs of groups, and the rows of which they are, that had too few rows to learn from."""
+        pairs = pairs_of(len(titles))
+        return tuple(
+            f"{titles[pairs[p][0]]} - {titles[pairs[p][1]]}" + ("" if event == "all" else f" ({event})")
+            for e, event in enumerate(self.notion.events)
+            for p in np.flatnonzero(~self.curve.judged[e])
+        )
+
     def adapt_classifier(self, support: Given, y: Any, labels: Any, **columns: Any) -> MAMLClassifier:
         """Adapt the classifier to supports.
 
@@ -224,18 +235,21 @@ class Decider:
         labels : ndarray or None
             Labels of the tasks, if there are several.
         """
-        levels = np.zeros(len(usual), dtype=np.int64)
+        n_tasks = len(usual)
+        few = np.bincount(given[0].task, minlength=n_tasks)
+        more = np.zeros(n_tasks, dtype=np.int64)
         parts = []
         for i, part in enumerate(given):
             if self._needs_groups and part.group is None:
                 continue
             if i > 0:
-                levels[part.task] = 1
+                more += np.bincount(part.task, minlength=n_tasks)
             tasks = None if labels is None else labels[part.task]
             inputs = inputs_of(self.told, part.X, part.membership())
             p = classifier.predict_proba(inputs, tasks=tasks)[:, self.column]
             parts.append(Part(p, self._heard(inputs), part.guess, part.task, part.group, part.favourable))
         evidence = gather(self.notion, self.rates, usual, parts, self.told)
+        levels = (more >= few).astype(np.int64)
         return replace(self, classifier=classifier, usual=usual, evidence=evidence, levels=levels)
 
     def rule(self, choose: Any) -> Rule:

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .gaps import pairs_of, signed_gap
+from .gaps import n_groups_of, pairs_of, signed_gap
 from .scored import Scored
 
 __all__ = ["COLDEST", "LEAST_SPREAD", "Distances", "Gaps", "ascend", "soft_gaps"]
@@ -39,7 +39,6 @@ STEPS = 200
 HOTTEST, COLDEST, COOLING = 0.1, 0.01, 0.95
 SETTLED = 3e-4  # change in a step
 FARTHEST = 2.0  # no threshold is out of reach of it, nor a decision learned
-TINY = 1e-12
 LEAST_SPREAD = 1e-4  # tasks differ by .01 at least
 
 Gaps = Callable[[Floats, float], Floats]
@@ -114,7 +113,8 @@ class Distances:
         sources: list[tuple[Scored, Floats, Floats | float]] = []
         if blind is not None:
             precision, rarest = self._precision(blind)
-            follow = 1 / (1 + 1 / (precision * rarest * self.guessed + TINY))
+            trust = precision * rarest * self.guessed
+            follow = trust / (1 + trust)
             left = (1 - follow) * left + follow * self.doubt
             sources.append((blind, follow, self.bias))
         for rows in (known, batch):
@@ -174,12 +174,15 @@ def ascend(gaps: Gaps, start: Floats, penalty: float, weights: Floats) -> Floats
     values, temperature = np.zeros_like(start) + start, HOTTEST
     if penalty == 0:
         return np.zeros_like(values)
-    pull = 1 + RATE * weights / penalty
+    # Every pair that a group is in moves its threshold: the more groups, the smaller the steps that do not overshoot.
+    slower = 4 / n_groups_of(start.shape[-1]) ** 2
+    rate, steps = RATE * slower, round(STEPS / slower)
+    pull = 1 + rate * weights / penalty
     moving = np.ones((*values.shape[:-2], 1, 1), dtype=bool)
-    for _ in range(STEPS):
+    for _ in range(steps):
         found = np.nan_to_num(gaps(values, temperature))
         # The pull back is taken where the step ends: for small penalties it is steep.
-        moved = np.clip((values + RATE * found) / pull, -FARTHEST, FARTHEST)
+        moved = np.clip((values + rate * found) / pull, -FARTHEST, FARTHEST)
         step = np.abs(moved - values).max((-2, -1), keepdims=True)
         values = np.where(moving, moved, values)
         if temperature <= COLDEST:

@@ -21,6 +21,7 @@ from fewshot.model_selection._folds import read_folds
 from .gaps import count_by_group, debiased_squared_gap, pairs_of, permutation_floor, signed_gap
 from .groups import Groups
 from .notions import Notion
+from .report import last_step
 
 __all__ = ["GIVEN", "evaluate_fairness", "summarize_fairness"]
 
@@ -79,7 +80,7 @@ def evaluate_fairness(
     frontier : bool, default=False
         Score a method that has ``operating_points()`` at each of them; False: as it is.
     pos_label : label, default=None
-        The favourable outcome; None: the greater of the two.
+        The favourable outcome; None: what methods have as their `pos_label`, or the greater of the two.
     random_state : int, RandomState or None, default=None
         Seed of the draws; methods have their own.
     n_jobs : int, default=None
@@ -122,13 +123,21 @@ def evaluate_fairness(
     labels = np.unique(table.y)
     if len(labels) != 2:
         raise InvalidDataError(f"y: got {len(labels)} classes; expected two.")
-    favourable = labels[1] if pos_label is None else pos_label
+    favourable = _favourable(labels, named, pos_label)
     if favourable not in labels.tolist():
         raise InvalidParameterError(f"pos_label: got {pos_label!r}; expected one of {labels.tolist()}.")
-    drawn = draw_tasks(table, Shots.read(shots, None), draws, "random", seed_of(random_state))
+    seed = seed_of(random_state)
+    drawn = draw_tasks(table, Shots.read(shots, None), draws, "random", seed)
     left_out = drawn.left_out()
     work = _Work(
-        table, _safe_indexing(sensitive_features, np.arange(table.n_rows)), groups, favourable, given, scored, frontier
+        table,
+        _safe_indexing(sensitive_features, np.arange(table.n_rows)),
+        groups,
+        favourable,
+        given,
+        scored,
+        frontier,
+        seed,
     )
     folds = read_folds(cv, table)
     parts = Parallel(n_jobs=n_jobs)(
@@ -137,6 +146,14 @@ def evaluate_fairness(
     frame = pd.DataFrame([record for part in parts for record in part], columns=COLUMNS)
     frame.attrs["left_out"] = left_out
     return frame
+
+
+def _favourable(labels: npt.NDArray[Any], methods: Mapping[str, Any], pos_label: Any) -> Any:
+    """Return the favourable outcome that is named, or that methods name."""
+    named = {getattr(last_step(method), "pos_label", None) for method in methods.values()} - {None}
+    if pos_label is None and len(named) > 1:
+        raise InvalidParameterError(f"pos_label: got None, and the methods have {sorted(map(repr, named))}; name one.")
+    return pos_label if pos_label is not None else named.pop() if named else labels[1]
 
 
 COLUMNS = ["method", "setting", "task", "draw", "shots", "metric", "pair", "value", "signed", "debiased", "floor"]
@@ -154,10 +171,12 @@ class _Work:
         given: Sequence[str],
         scored: int | None,
         frontier: bool,
+        seed: int,
     ) -> None:
         self.table, self.sensitive, self.groups = table, sensitive, groups
         self.codes = groups.codes(sensitive, table.n_rows)
         self.favourable, self.given, self.scored, self.frontier = favourable, given, scored, frontier
+        self.seed = seed
 
     def run(self, name: str, method: Any, rows: Ints | None, drawn: Draws, test: npt.NDArray[np.bool_]) -> list[Any]:
         """Fit and score."""
@@ -209,7 +228,7 @@ class _Work:
         for code in np.unique(self.table.codes[query]):
             mine = np.flatnonzero(self.table.codes[query] == code)
             if self.scored is not None and len(mine) > self.scored:
-                mine = np.random.default_rng([draw, k, code]).permutation(mine)[: self.scored]
+                mine = np.random.default_rng([self.seed, draw, k, code]).permutation(mine)[: self.scored]
             rows, decided = query[mine], decision[mine]
             truth = self.table.y[rows] == self.favourable
             head = (name, setting, self.table.labels[code], draw, k)

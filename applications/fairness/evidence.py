@@ -106,6 +106,7 @@ def gather(notion: Notion, rates: Floats, usual: Floats, parts: Sequence[Part], 
     batch: list[Scored] = []
     held = EXPECTED_ROWS * expected
     for part in parts:
+        member = part.guess if part.group is None else np.eye(n_groups)[part.group]
         outcome = part.favourable if notion.needs_labels else np.zeros(len(part.task), dtype=bool)
         if part.group is not None and outcome is not None:
             among = notion.among(outcome).astype(np.float64)
@@ -115,11 +116,10 @@ def gather(notion: Notion, rates: Floats, usual: Floats, parts: Sequence[Part], 
             )
         else:
             # A group that is known beside an outcome that is not: the row counts for its group, and for events by chances.
-            certain = part.guess if part.group is None else np.eye(n_groups)[part.group]
-            blind.append(guessed(notion, part.probability, part.others, certain, part.task, expected))
+            blind.append(guessed(notion, part.probability, part.others, member, part.task, expected))
         if part.favourable is None:
-            member = np.eye(n_groups)[part.group] if told and part.group is not None else part.guess
-            held = held + guessed(notion, part.probability, None, member, part.task, expected).held
+            seen = member if told else part.guess
+            held = held + guessed(notion, part.probability, None, seen, part.task, expected).held
     shares = held / held.sum(-1, keepdims=True)
     found = Evidence(shares, *(_joined(rows, shares) for rows in (known, blind, batch)))
     return found.told() if told else found

@@ -16,6 +16,7 @@ Newcombe (1998), Interval estimation for the difference between independent prop
 from __future__ import annotations
 
 from itertools import combinations
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = [
     "debiased_squared_gap",
     "gap_interval",
     "mean_over_tasks",
+    "n_groups_of",
     "pair_weights",
     "pairs_of",
     "permutation_floor",
@@ -39,11 +41,17 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 HALF_WEIGHT = 10.0
+LEAST_PART = 0.1  # of the weight of the pair with most rows
 
 
 def pairs_of(n_groups: int) -> list[tuple[int, int]]:
     """Return all pairs of groups."""
     return list(combinations(range(n_groups), 2))
+
+
+def n_groups_of(n_pairs: int) -> int:
+    """Return how many groups have so many pairs."""
+    return (1 + isqrt(1 + 8 * n_pairs)) // 2
 
 
 def count_by_group(
@@ -118,12 +126,25 @@ def pair_weights(rows: npt.ArrayLike) -> Floats:
     """Return what each cell's gap is worth in a mean over tasks: little where one of the groups has few rows.
 
     A gap between groups of n and m rows has a variance that falls with n m / (n + m) = r, to which tasks add their own; with
-    r / (r + 10) a task of twice five rows weighs a fifth of a large one.
+    r / (r + 10) a task of twice five rows weighs a fifth of a large one. A pair with less than a tenth of the weight of the
+    pair with most is worth nothing: of a group of three people in all tasks together no gap can be told, and it would pass for the
+    largest.
+
+    Parameters
+    ----------
+    rows : array-like of shape (..., tasks, groups)
+        Rows of each cell.
+
+    Returns
+    -------
+    ndarray of shape (..., tasks, pairs)
     """
     n_first, n_second = (part.astype(np.float64) for part in _ends(np.asarray(rows)))
     total = n_first + n_second
     r = np.divide(n_first * n_second, total, out=np.zeros_like(total), where=total > 0)
-    return np.asarray(r / (r + HALF_WEIGHT))
+    weights = r / (r + HALF_WEIGHT)
+    of_pairs = weights.sum(-2, keepdims=True)
+    return np.asarray(np.where(of_pairs >= LEAST_PART * of_pairs.max(-1, keepdims=True), weights, 0.0))
 
 
 def mean_over_tasks(values: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:

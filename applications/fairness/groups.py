@@ -48,10 +48,21 @@ class Groups:
         present = sorted(
             {tuple(map(_plain, row)) for row in frame.itertuples(index=False)}, key=lambda row: tuple(map(str, row))
         )
-        return cls(tuple(map(str, frame.columns)), tuple(present))
+        found = cls(tuple(map(str, frame.columns)), tuple(present))
+        titles = found.titles
+        twice = sorted({title for title in titles if titles.count(title) > 1})
+        if twice:
+            raise InvalidDataError(
+                f"sensitive_features: {twice[0]!r} stands for two groups, of values of different types; make them of one type."
+            )
+        return found
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def _named(self) -> bool:
+        return self.names != _default_names(len(self.names))
 
     @property
     def titles(self) -> list[str]:
@@ -80,6 +91,11 @@ class Groups:
             raise InvalidDataError(
                 f"{name}: got {frame.shape[1]} feature(s), expected {len(self.names)}: {', '.join(self.names)}."
             )
+        own = tuple(map(str, frame.columns))
+        if own != self.names and sorted(own) == sorted(self.names):
+            frame = frame[[frame.columns[own.index(column)] for column in self.names]]
+        elif isinstance(sensitive_features, pd.DataFrame) and len(own) > 1 and own != self.names and self._named:
+            raise InvalidDataError(f"{name}: got the features {', '.join(own)}, expected {', '.join(self.names)}.")
         position = {label: i for i, label in enumerate(self.labels)}
         rows = [tuple(row) for row in frame.itertuples(index=False)]
         unseen = sorted({_title(row) for row in rows if row not in position})
@@ -98,20 +114,24 @@ def _frame(sensitive_features: Any, n_rows: int, name: str = "sensitive_features
     elif isinstance(sensitive_features, pd.Series):
         frame = sensitive_features.to_frame("sensitive" if sensitive_features.name is None else sensitive_features.name)
     else:
-        array = np.asarray(sensitive_features)
+        # As objects: NumPy would make text of what is beside text, even of a missing value.
+        array = np.asarray(sensitive_features, dtype=object)
         if array.ndim not in (1, 2):
             raise InvalidDataError(
                 f"{name}: got an array of shape {array.shape}; expected one value, or several, for each row."
             )
         columns = array[:, None] if array.ndim == 1 else array
-        names = ["sensitive"] if columns.shape[1] == 1 else [f"sensitive {i + 1}" for i in range(columns.shape[1])]
-        frame = pd.DataFrame(columns, columns=names)
+        frame = pd.DataFrame(columns, columns=list(_default_names(columns.shape[1])))
     if len(frame) != n_rows:
         raise InvalidDataError(f"{name}: got {len(frame)} rows for {n_rows} rows of features; give one for each row.")
     if not frame.shape[1]:
         raise InvalidDataError(f"{name}: got no column; expected at least one.")
     frame = frame.astype(object)
     return frame.where(frame.notna(), UNKNOWN)
+
+
+def _default_names(n: int) -> tuple[str, ...]:
+    return ("sensitive",) if n == 1 else tuple(f"sensitive {i + 1}" for i in range(n))
 
 
 def _plain(value: Any) -> Any:

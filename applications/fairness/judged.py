@@ -75,7 +75,8 @@ def judged(point: Distances, rows: Scored, blind: Scored, origin: Ints) -> Dista
         With gaps and errors.
     """
     decisions = np.zeros((2, len(rows.task)), dtype=bool)
-    folds = origin % min(FOLDS, len(np.unique(origin)))
+    among, position = np.unique(origin, return_inverse=True)
+    folds = position % min(FOLDS, len(among))
     for fold in np.unique(folds):
         mine = folds == fold
         own, own_blind, others = rows.of_tasks(mine), blind.of_tasks(mine), point

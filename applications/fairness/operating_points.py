@@ -129,5 +129,5 @@ class OperatingPoints:
         for name, value in settings.items():
             setattr(other, name, value)
         other._checked()  # type: ignore[attr-defined]
-        other._decide()  # type: ignore[attr-defined]
+        other._operate_at(**settings)  # type: ignore[attr-defined]
         return other

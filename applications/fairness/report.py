@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from fairlearn.metrics import MetricFrame
+from sklearn.pipeline import Pipeline
 
-from fewshot.errors import InvalidDataError
+from fewshot.errors import InvalidDataError, InvalidParameterError
 
 from .gaps import (
     count_by_group,
@@ -26,7 +27,7 @@ from .gaps import (
 from .groups import Groups
 from .notions import Notion
 
-__all__ = ["METRICS", "FairnessReport", "fairness_report"]
+__all__ = ["METRICS", "FairnessReport", "fairness_report", "last_step"]
 
 TOLD = 0.05  # the gap that the report says could be told from none, or not
 
@@ -138,8 +139,8 @@ def fairness_report(
 
     Raises
     ------
-    InvalidDataError
-        If lengths disagree.
+    InvalidDataError, InvalidParameterError
+        If lengths disagree, or `pos_label` is no class.
 
     Examples
     --------
@@ -184,14 +185,22 @@ def fairness_report(
 
 
 def _favourable_label(model: Any, y: npt.NDArray[Any], pos_label: Any) -> Any:
-    if pos_label is not None:
-        return pos_label
-    return model.pos_label_ if hasattr(model, "pos_label_") else np.max(getattr(model, "classes_", y))
+    last = last_step(model)
+    classes = np.asarray(getattr(last, "classes_", np.unique(y))).tolist()
+    if pos_label is not None and pos_label not in classes:
+        raise InvalidParameterError(f"pos_label: got {pos_label!r}; expected one of {classes}.")
+    return getattr(last, "pos_label_", max(classes)) if pos_label is None else pos_label
+
+
+def last_step(model: Any) -> Any:
+    """Return what decides: of a pipeline its last step."""
+    return model.steps[-1][1] if isinstance(model, Pipeline) else model
 
 
 def _decisions(model: Any, X: Any, tasks: Any, told: dict[str, Any]) -> npt.NDArray[Any]:
     columns: dict[str, Any] = {} if tasks is None else {"tasks": tasks}
-    if getattr(model, "use_sensitive_at_predict", False) and hasattr(model, "groups_"):
+    last = last_step(model)
+    if getattr(last, "use_sensitive_at_predict", False) and hasattr(last, "groups_"):
         columns |= told
     return np.asarray(model.predict(X, **columns))
 

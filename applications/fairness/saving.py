@@ -6,7 +6,7 @@ from .bounded_loss import LossDecider
 from .classifier import FairnessConstrainedClassifier
 from .constraint_report import ConstraintReport
 from .curve import Curve
-from .decider import Decider
+from .decider import Decider, Rule
 from .distances import Distances
 from .evidence import Evidence
 from .groups import Groups
@@ -27,6 +27,7 @@ for _cls in (
     LossDecider,
     Distances,
     Notion,
+    Rule,
     Scored,
 ):
     register(_cls, f"fairness.{_cls.__name__}")

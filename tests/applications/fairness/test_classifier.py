@@ -13,7 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fewshot import make_meta_pipeline
 from fewshot.applications.fairness.classifier import FairnessConstrainedClassifier
-from fewshot.errors import InvalidDataError, InvalidParameterError, NotFittedError
+from fewshot.errors import FewShotError, InvalidDataError, InvalidParameterError, NotFittedError
 
 from ._people import GROUP, QUICK, TASK, TRAIN, X, Y, table
 
@@ -232,6 +232,20 @@ def test_mistakes(model):
     ):
         with pytest.raises(InvalidDataError, match=message):
             model.adapt(X[:5], Y[:5], **unlabelled | wrong)
+    with pytest.raises(InvalidDataError, match="^tasks_unlabelled: given without tasks"):
+        model.adapt(X[:5], Y[:5], X_unlabelled=X[5:7], tasks_unlabelled=[0, 1])
+    with pytest.raises(InvalidDataError, match="^y: "):
+        FairnessConstrainedClassifier(classifier=QUICK).fit_meta(
+            X[TRAIN], Y[TRAIN][:-1], tasks=TASK[TRAIN], sensitive_features=GROUP[TRAIN]
+        )
+    several = model.adapt(X[:70], Y[:70], tasks=TASK[:70], sensitive_features=GROUP[:70])
+    for tasks, message in (
+        (None, "^tasks: this model was adapted to 2"),
+        ([0], "^tasks: "),
+        ([0, 77], "^tasks: 77 is not"),
+    ):
+        with pytest.raises(FewShotError, match=message):
+            several.predict(X[:2], tasks=tasks)
     forbidden = copy_with(model, use_sensitive_at_predict=False)
     with pytest.raises(InvalidDataError, match="^sensitive_features: given, but use_sensitive_at_predict=False"):
         forbidden.predict(X[:2], sensitive_features=GROUP[:2])
@@ -243,6 +257,78 @@ def test_other_features_are_refused_by_the_name_of_the_model(model, columns):
         model.predict(X[:3, :2], **columns)
     with pytest.raises(ValueError, match="^X_unlabelled: X has 2 features, but MAMLClassifier is expecting 3 features"):
         model.adapt(X[:5], Y[:5], X_unlabelled=X[:3, :2])
+
+
+def test_a_refit_leaves_nothing_of_the_fit_before(model):
+    columns = dict(tasks=TASK[TRAIN], sensitive_features=GROUP[TRAIN])
+    again = model.adapt(X[:20], Y[:20], tasks=TASK[:20], sensitive_features=GROUP[:20])
+    again.fit_meta(X[TRAIN], Y[TRAIN], **columns)
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    with pytest.warns(UserWarning, match="nothing is constrained"):
+        again.fit_meta(X[TRAIN, :2], Y[TRAIN], tasks=TASK[TRAIN])
+    assert not hasattr(again, "groups_")
+    np.testing.assert_array_equal(again.predict_proba(X[:, :2]), again.classifier_.predict_proba(X[:, :2]))
+
+
+def test_settings_changed_after_the_fit_change_nothing(model):
+    before, report = model.predict_proba(X), str(model.constraint_report_)
+    changed = copy_with(model, bound=0.9)
+    np.testing.assert_array_equal(changed.predict_proba(X), before)
+    adapted = changed.adapt(X[:10], Y[:10], sensitive_features=GROUP[:10])
+    assert (
+        adapted.constraint_report_.bound == model.constraint_report_.bound and str(changed.constraint_report_) == report
+    )
+    assert changed.with_bound(0.9).constraint_report_.bound == 0.9
+
+
+def test_a_group_of_a_few_people_does_not_pass_for_the_largest_gap():
+    group = pd.Series(GROUP, dtype=object)
+    group[[70, 71]] = None
+    columns = dict(tasks=TASK[TRAIN], sensitive_features=group[TRAIN])
+    found = FairnessConstrainedClassifier(
+        bound=0.2, classifier=QUICK, use_sensitive_at_predict=False, random_state=0
+    ).fit_meta(X[TRAIN], Y[TRAIN], **columns)
+    report = found.constraint_report_
+    assert report.unjudged == ("a - unknown", "b - unknown") and "a - unknown" in str(report)
+    assert report.table.loc["group unknown", "feasible"] and report.table.loc["unconstrained", "gap"] < 0.5
+    assert np.isfinite(found.predict_proba(X)).all()
+
+
+def test_a_task_of_which_nothing_is_told_stays_as_it_was_beside_others(model):
+    one, other = (np.flatnonzero(t == TASK)[:12] for t in (8, 9))
+    one = one[GROUP[one] == "a"]
+    rows = np.concatenate([one, other])
+    settings = dict(tasks=TASK[rows], sensitive_features=GROUP[rows])
+    alone = model.adapt(X[one], Y[one], sensitive_features=GROUP[one])
+    together = model.adapt(X[rows], Y[rows], X_unlabelled=X[-30:], tasks_unlabelled=TASK[-30:], **settings)
+    of_one = {"tasks": np.full(60, 8)}
+    x = X[TASK == 8]
+    np.testing.assert_allclose(together.predict_proba(x, **of_one), alone.predict_proba(x), rtol=1e-9)
+
+
+def test_one_more_row_does_not_put_the_support_aside(model):
+    few = slice(0, 40)
+    columns = dict(sensitive_features=GROUP[few])
+    plain = model.adapt(X[few], Y[few], **columns)
+    more = model.adapt(X[few], Y[few], X_unlabelled=X[50:51], sensitive_unlabelled=GROUP[50:51], **columns)
+    many = model.adapt(X[few], Y[few], X_unlabelled=X[50:100], sensitive_unlabelled=GROUP[50:100], **columns)
+    deciders = [found._deciders["known"] for found in (plain, more, many)]
+    assert [decider.levels.tolist() for decider in deciders] == [[0], [0], [1]]
+    shifts = [decider.rule(model._choose).shifts for decider in deciders]
+    np.testing.assert_allclose(shifts[1], shifts[0], atol=0.03)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
+def test_outcomes_may_stand_in_a_column():
+    flat, column = (
+        FairnessConstrainedClassifier(classifier=QUICK, use_sensitive_at_predict=False, random_state=0).fit_meta(
+            X[TRAIN], y, tasks=TASK[TRAIN], sensitive_features=GROUP[TRAIN]
+        )
+        for y in (Y[TRAIN], Y[TRAIN][:, None])
+    )
+    np.testing.assert_array_equal(flat.predict_proba(X), column.predict_proba(X))
+    adapted = [flat.adapt(X[:9], y, sensitive_features=GROUP[:9]) for y in (Y[:9], Y[:9, None])]
+    np.testing.assert_array_equal(*(found.predict_proba(X) for found in adapted))
 
 
 def test_the_frontier_passes_over_pairs_without_rows(model):

@@ -7,6 +7,7 @@ import pytest
 
 from fewshot.applications.fairness.curve import fit_curve
 from fewshot.applications.fairness.distances import ascend
+from fewshot.applications.fairness.gaps import pairs_of
 from fewshot.applications.fairness.notions import NOTIONS
 from fewshot.applications.fairness.scored import guessed, moves_of, weights_of
 
@@ -138,6 +139,19 @@ def test_what_was_learned_where_groups_are_even_is_of_use_where_one_is_rare():
     assert gap(rare, found.values) < 0.1 < gap(rare, 0 * found.values)
     favoured = rare.decisions(found.values)[rare.group == 1].mean()
     assert 0.2 < favoured < 0.8
+
+
+def test_many_groups_settle_where_each_pair_would():
+    """Gaps that fall in proportion to thresholds: with four groups all pairs move at once, and none overshoots."""
+    slope, weights = 4.0, np.full((1, 6), 0.25)
+    incidence = np.array([[1.0 if g == i else -1.0 if g == j else 0.0 for g in range(4)] for i, j in pairs_of(4)])
+    start, base = np.zeros((1, 6)), incidence @ np.array([0.3, 0.1, -0.1, -0.3])
+
+    def gaps(values, temperature):
+        return base - slope * values @ incidence @ incidence.T / 2
+
+    found = ascend(gaps, start, 100.0, weights)
+    assert np.abs(gaps(found, 0.0)).max() < 0.01
 
 
 def test_between_two_penalties_it_is_interpolated():

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from fewshot import MAMLClassifier
 from fewshot.applications.fairness import FairnessConstrainedClassifier, evaluate_fairness, summarize_fairness
 from fewshot.applications.fairness.baselines import PlainClassifier
+from fewshot.applications.fairness.operating_points import POINTS
 from fewshot.errors import InvalidDataError, InvalidParameterError
 
 QUICK = MAMLClassifier(algorithm="map", base=LogisticRegression(), random_state=0)
@@ -106,7 +107,7 @@ def test_all_operating_points_of_one_fit_and_a_limit_of_rows():
         random_state=0,
     )
     settings = frame[frame["method"] == "ours"]["setting"].unique()
-    assert len(settings) == 10 and frame[frame["method"] == "plain"]["setting"].isna().all()
+    assert settings.tolist() == list(POINTS) and frame[frame["method"] == "plain"]["setting"].isna().all()
     counts = frame[frame["metric"] == "accuracy"]["value"] * 20
     np.testing.assert_allclose(counts, counts.round(), atol=1e-9)
     summary = summarize_fairness(frame)
@@ -126,6 +127,31 @@ def test_all_operating_points_of_one_fit_and_a_limit_of_rows():
         random_state=0,
     )
     pd.testing.assert_frame_equal(again, frame[frame["method"] == "ours"].reset_index(drop=True))
+
+
+def test_rows_that_are_scored_are_drawn_by_the_seed():
+    fitted = PlainClassifier(LogisticRegression()).fit_meta(X, Y, tasks=TASK)
+    columns = dict(sensitive_features=GROUP, shots=0, draws=1, cv="prefit", scored=10)
+    found = [
+        evaluate_fairness(fitted, X, Y, TASK, **columns, random_state=seed)["value"].to_numpy() for seed in (0, 1, 0)
+    ]
+    assert not np.array_equal(found[0], found[1], equal_nan=True)
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_the_favourable_outcome_is_the_methods_own():
+    words = np.where(Y == 1, "granted", "refused")
+    model = FairnessConstrainedClassifier(classifier=QUICK, pos_label="granted", random_state=0)
+    model.fit_meta(X, words, tasks=TASK, sensitive_features=GROUP)
+    columns = dict(sensitive_features=GROUP, shots=5, draws=1, cv="prefit", random_state=0)
+    own = evaluate_fairness(model, X, words, TASK, **columns)
+    pd.testing.assert_frame_equal(own, evaluate_fairness(model, X, words, TASK, pos_label="granted", **columns))
+    other = evaluate_fairness(model, X, words, TASK, pos_label="refused", **columns)
+    assert not np.array_equal(own["value"], other["value"], equal_nan=True)
+    with pytest.raises(InvalidParameterError, match="^pos_label: got None, and the methods have"):
+        evaluate_fairness(
+            {"one": model, "two": FairnessConstrainedClassifier(pos_label="refused")}, X, words, TASK, **columns
+        )
 
 
 def test_three_groups_have_a_row_for_each_pair_and_empty_cells_are_undefined():

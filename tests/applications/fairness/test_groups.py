@@ -37,7 +37,24 @@ def test_numbers_stay_the_same_group_whatever_their_type():
     assert groups.codes(np.array([True, False]), 2).tolist() == [1, 0]
 
 
+def test_lists_keep_what_is_missing_and_what_is_a_number():
+    assert Groups.learn(["a", "b", np.nan], 3).titles == ["a", "b", "unknown"]
+    groups = Groups.learn([["a", 1], ["b", 0]], 2)
+    assert groups.codes(pd.DataFrame({"x": ["b", "a"], "y": [0, 1]}), 2).tolist() == [1, 0]
+
+
+def test_columns_of_a_frame_go_by_their_names():
+    frame = pd.DataFrame({"sex": [0, 0, 1, 1], "black": [0, 1, 0, 1]})
+    groups = Groups.learn(frame, 4)
+    assert groups.codes(frame[["black", "sex"]], 4).tolist() == groups.codes(frame, 4).tolist() == [0, 1, 2, 3]
+    assert groups.codes(frame.to_numpy(), 4).tolist() == [0, 1, 2, 3]
+    with pytest.raises(InvalidDataError, match="^sensitive_features: got the features sex, race, expected sex, black"):
+        groups.codes(frame.rename(columns={"black": "race"}), 4)
+
+
 def test_mistakes():
+    with pytest.raises(InvalidDataError, match="^sensitive_features: '1' stands for two groups"):
+        Groups.learn([1, "1"], 2)
     groups = Groups.learn(["a", "b"], 2)
     with pytest.raises(InvalidDataError, match="^sensitive_features: got 2 rows for 3 rows of features"):
         groups.codes(["a", "b"], 3)

@@ -26,6 +26,12 @@ def test_few_tasks_do_not_promise_a_gap_that_new_tasks_do_not_keep():
     assert np.mean(fitted) < 0.95 * np.mean(promised)
 
 
+def test_numbers_of_tasks_do_not_matter():
+    data = rows(n_tasks=5, n=400, spread=0.6)
+    near, far = (fit_curve(data, blind(data), np.arange(5) * step)[0].points[-1] for step in (1, 5))
+    np.testing.assert_array_equal(near.gaps, far.gaps)
+
+
 def test_tasks_of_one_origin_are_judged_together():
     data = rows(n_tasks=6, n=1000, spread=0.6)
     alone = fit_curve(data, blind(data), np.arange(6))[0].points[-1]

@@ -5,9 +5,16 @@ import pytest
 from fairlearn.metrics import MetricFrame, demographic_parity_difference, equal_opportunity_difference
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
+from sklearn.preprocessing import FunctionTransformer
 
+from fewshot import make_meta_pipeline
+from fewshot.applications.fairness import FairnessConstrainedClassifier
 from fewshot.applications.fairness.report import fairness_report
-from fewshot.errors import InvalidDataError
+from fewshot.errors import InvalidDataError, InvalidParameterError
+
+from ._people import GROUP, QUICK, TASK
+from ._people import X as FEATURES
+from ._people import Y as OUTCOMES
 
 
 def data(n=300, seed=0):
@@ -60,8 +67,19 @@ def test_it_says_what_so_few_rows_can_tell():
     assert (report.gaps["low"] <= report.gaps["gap"]).all() and (report.gaps["gap"] <= report.gaps["high"]).all()
 
 
+def test_of_a_pipeline_the_last_step_is_asked():
+    words = np.where(OUTCOMES == 1, "granted", "refused")
+    model = FairnessConstrainedClassifier(classifier=QUICK, pos_label="granted", random_state=0)
+    pipeline = make_meta_pipeline(FunctionTransformer(), model)
+    pipeline.fit_meta(FEATURES, words, tasks=TASK, sensitive_features=GROUP)
+    reports = [fairness_report(m, FEATURES, words, sensitive_features=GROUP) for m in (pipeline, pipeline.steps[-1][1])]
+    np.testing.assert_array_equal(*(report.gaps["gap"] for report in reports))
+
+
 def test_mistakes():
     X, y, group = data()
+    with pytest.raises(InvalidParameterError, match=r"^pos_label: got 'yes'; expected one of \[0, 1\]"):
+        fairness_report(LogisticRegression().fit(X, y), X, y, sensitive_features=group, pos_label="yes")
     with pytest.raises(InvalidDataError, match="^y: got an array of shape"):
         fairness_report(LogisticRegression().fit(X, y), X, y[:9], sensitive_features=group)
     with pytest.raises(InvalidDataError, match="^sensitive_features: got 9 rows"):

@@ -41,6 +41,7 @@ def test_files(tmp_path, settings, learned, monkeypatch):
         tasks_unlabelled=task[~few],
     )
     for one, columns in ((model, {}), (adapted, {"tasks": task})):
+        one.predict(x, **columns)  # a model in use can be saved too
         fewshot.save(one, tmp_path / "model")
         loaded = fewshot.load(tmp_path / "model")
         assert str(loaded.constraint_report_) == str(one.constraint_report_)
