@@ -106,9 +106,14 @@ class MetaPipeline(Pipeline):
         """Transform and compute decision scores; `tasks` as the last step takes them."""
         return self.steps[-1][1].decision_function(self._transformed(X), tasks=tasks)
 
-    def score(self, X: Any, y: Any, *, tasks: Any = None, sample_weight: Any = None) -> float:
-        """Transform and score; `tasks` and `sample_weight` as the last step takes them."""
-        return float(self.steps[-1][1].score(self._transformed(X), y, tasks=tasks, sample_weight=sample_weight))
+    def score(
+        self, X: Any, y: Any, *, tasks: Any = None, sample_weight: Any = None, sensitive_features: Any = None
+    ) -> float:
+        """Transform and score; `tasks`, `sample_weight` and `sensitive_features` as the last step takes them."""
+        asked = {} if sensitive_features is None else {"sensitive_features": sensitive_features}
+        return float(
+            self.steps[-1][1].score(self._transformed(X), y, tasks=tasks, sample_weight=sample_weight, **asked)
+        )
 
     def _transformed(self, X: Any) -> Any:
         return self[:-1].transform(X) if len(self.steps) > 1 else X

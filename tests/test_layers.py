@@ -58,6 +58,7 @@ LAYERS = [
 INSIDE_APPLICATIONS = {
     "fairness": [
         "notions",
+        "favourable",
         "gaps",
         "groups",
         "linear",

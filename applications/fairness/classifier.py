@@ -28,6 +28,7 @@ from .curve import Curve
 from .decider import Decider, Given, Rule
 from .distances import Distances
 from .evidence import rates_of_events
+from .favourable import favourable_label
 from .given_rows import read_rows, refuse_incomplete
 from .groups import Groups
 from .guess import GroupGuess, probabilities
@@ -168,6 +169,14 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         tags.classifier_tags.poor_score = True
         return tags
 
+    def get_metadata_routing(self) -> Any:
+        """Return the columns that are asked for; the group at predict only where it may be used."""
+        routing = super().get_metadata_routing()
+        if not self.use_sensitive_at_predict:
+            for method in ("predict", "predict_proba", "score"):
+                getattr(routing, method).add_request(param="sensitive_features", alias=False)
+        return routing
+
     # ---------------------------------------------------------------- meta-training
 
     def fit_meta(
@@ -250,6 +259,10 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
                 raise InvalidParameterError(f"{name}: got {value!r}; expected a number of 0 or more, or None.")
         if self.bound is not None and self.penalty is not None:
             raise InvalidParameterError("penalty: a bound was given too; give one of the two.")
+        if not notion.bounds_losses and self.bound is not None and self.bound > 1:
+            raise InvalidParameterError(
+                f"bound: got {self.bound!r}; a gap between two rates is 1 at most: ten per cent are 0.1."
+            )
         if notion.bounds_losses and self.penalty is not None:
             raise InvalidParameterError(f"penalty: bounded_group_loss takes a bound; got the penalty {self.penalty!r}.")
         if notion.bounds_losses and self.bound is None:
@@ -271,6 +284,11 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
             self.__dict__.pop(name, None)
         groups = codes = None
         if sensitive_features is not None:
+            for name, value in (("y", y), ("tasks", columns["tasks"])):
+                if value is None:
+                    raise InvalidDataError(
+                        f"{name}: got None; a constraint is learned from tasks and outcomes; give one per row."
+                    )
             n_rows = _num_samples(X)
             groups = Groups.learn(sensitive_features, n_rows)
             codes = groups.codes(sensitive_features, n_rows)
@@ -278,7 +296,7 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
                 raise InvalidDataError(
                     f"sensitive_features: got one group only ({groups.titles[0]}); a constraint compares at least two."
                 )
-            pos_label = self._favourable_label(y)
+            pos_label = favourable_label(y, self.pos_label)
         given = self.classifier
         if given is not None and not isinstance(given, MAMLClassifier):
             raise InvalidParameterError(f"classifier: got {given!r}; expected a MAMLClassifier, or None.")
@@ -323,21 +341,6 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
             self._learn_thresholds(models, inputs, (codes, y == pos_label, task), rng)
         self._guess.held_out = None
         self._operate_at(self.bound, self.penalty)
-
-    def _favourable_label(self, y: Any) -> Any:
-        labels = np.unique(np.asarray(y))
-        if len(labels) != 2:
-            raise InvalidDataError(f"y: got {len(labels)} classes; with sensitive_features there must be two.")
-        if self.pos_label is None:
-            if labels.dtype.kind not in "buif":
-                raise InvalidParameterError(
-                    f"pos_label: got None, and of the labels {labels.tolist()} none is greater in a sense that matters; name the "
-                    "favourable outcome."
-                )
-            return labels[1]
-        if self.pos_label not in labels.tolist():
-            raise InvalidParameterError(f"pos_label: got {self.pos_label!r}; expected one of {labels.tolist()}.")
-        return labels[labels.tolist().index(self.pos_label)]
 
     def _learn_thresholds(
         self,

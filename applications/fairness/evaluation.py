@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from fewshot.errors import InvalidDataError, InvalidParameterError
 from fewshot.model_selection._draws import Draws, Shots, draw_tasks, seed_of
 from fewshot.model_selection._folds import read_folds
 
+from .baselines import PlainClassifier
+from .favourable import favourable_label
 from .gaps import count_by_group, debiased_squared_gap, pairs_of, permutation_floor, signed_gap
 from .groups import Groups
 from .notions import Notion
@@ -80,7 +84,7 @@ def evaluate_fairness(
     frontier : bool, default=False
         Score a method that has ``operating_points()`` at each of them; False: as it is.
     pos_label : label, default=None
-        The favourable outcome; None: what methods have as their `pos_label`, or the greater of the two.
+        The favourable outcome; None: what methods have as their `pos_label`, or the greater of two numbers.
     random_state : int, RandomState or None, default=None
         Seed of the draws; methods have their own.
     n_jobs : int, default=None
@@ -118,14 +122,10 @@ def evaluate_fairness(
     if scored is not None and (not isinstance(scored, int | np.integer) or scored < 1):
         raise InvalidParameterError(f"scored: got {scored!r}; expected a whole number of 1 or more, or None.")
     named = methods if isinstance(methods, Mapping) else {type(methods).__name__: methods}
+    named = {name: _with_groups(name, method, isinstance(cv, str)) for name, method in named.items()}
     table = Table.read(X, y, tasks)
     groups = Groups.learn(sensitive_features, table.n_rows)
-    labels = np.unique(table.y)
-    if len(labels) != 2:
-        raise InvalidDataError(f"y: got {len(labels)} classes; expected two.")
-    favourable = _favourable(labels, named, pos_label)
-    if favourable not in labels.tolist():
-        raise InvalidParameterError(f"pos_label: got {pos_label!r}; expected one of {labels.tolist()}.")
+    favourable = favourable_label(table.y, _named_by(named) if pos_label is None else pos_label)
     seed = seed_of(random_state)
     drawn = draw_tasks(table, Shots.read(shots, None), draws, "random", seed)
     left_out = drawn.left_out()
@@ -148,12 +148,25 @@ def evaluate_fairness(
     return frame
 
 
-def _favourable(labels: npt.NDArray[Any], methods: Mapping[str, Any], pos_label: Any) -> Any:
-    """Return the favourable outcome that is named, or that methods name."""
+def _with_groups(name: str, method: Any, prefit: bool) -> Any:
+    """Return a method that takes groups, if only to pass them over."""
+    parameters = signature(last_step(method).fit_meta).parameters if hasattr(last_step(method), "fit_meta") else {}
+    if "sensitive_features" in parameters:
+        return method
+    if prefit:
+        raise InvalidParameterError(
+            f"methods: {name!r}, a {type(method).__name__}, takes no sensitive_features; wrap it in "
+            "fewshot.applications.fairness.baselines.PlainClassifier before it is fitted."
+        )
+    return PlainClassifier(method)
+
+
+def _named_by(methods: Mapping[str, Any]) -> Any:
+    """Return the favourable outcome that methods name, or None."""
     named = {getattr(last_step(method), "pos_label", None) for method in methods.values()} - {None}
-    if pos_label is None and len(named) > 1:
+    if len(named) > 1:
         raise InvalidParameterError(f"pos_label: got None, and the methods have {sorted(map(repr, named))}; name one.")
-    return pos_label if pos_label is not None else named.pop() if named else labels[1]
+    return named.pop() if named else None
 
 
 COLUMNS = ["method", "setting", "task", "draw", "shots", "metric", "pair", "value", "signed", "debiased", "floor"]
@@ -216,10 +229,14 @@ class _Work:
         told: dict[str, Any] = {"tasks": others["tasks"]} if len(support) else {}
         if "sensitive_at_predict" in self.given:
             told["sensitive_features"] = others["sensitive_features"]
-        several = self.frontier and hasattr(model, "operating_points")
-        points = model.operating_points() if several else {np.nan: model}
+        last = last_step(model)
+        points = last.operating_points() if self.frontier and hasattr(last, "operating_points") else {np.nan: last}
         for setting, point in points.items():
-            yield setting, np.asarray(point.predict(others["X"], **told) == self.favourable)
+            decides = point
+            if model is not last:
+                decides = copy.copy(model)
+                decides.steps = [*model.steps[:-1], (model.steps[-1][0], point)]
+            yield setting, np.asarray(decides.predict(others["X"], **told) == self.favourable)
 
     def scores(self, at: Any, query: Ints, decision: npt.NDArray[np.bool_], draw: int) -> Iterator[Any]:
         """Score each task."""

@@ -98,11 +98,15 @@ class Groups:
             raise InvalidDataError(f"{name}: got the features {', '.join(own)}, expected {', '.join(self.names)}.")
         position = {label: i for i, label in enumerate(self.labels)}
         rows = [tuple(row) for row in frame.itertuples(index=False)]
-        unseen = sorted({_title(row) for row in rows if row not in position})
+        unseen = {row for row in rows if row not in position}
         if unseen:
+            missing = any(UNKNOWN in row for row in unseen)
+            what = "a row without a value" if missing else f"group {min(map(_title, unseen))!r}"
+            named = "mark it as missing" if any(UNKNOWN in row for row in self.labels) else "leave its rows out"
+            do = "fill it in" if missing else named
             raise InvalidDataError(
-                f"{name}: group {unseen[0]!r} did not occur in training, where the groups were "
-                f"{', '.join(self.titles)}; mark it as missing, if the training rows had missing values, or fit with rows of it."
+                f"{name}: {what} did not occur in training, where the groups were {', '.join(self.titles)}; {do}, or fit with "
+                "such rows."
             )
         return np.array([position[row] for row in rows], dtype=np.int64)
 

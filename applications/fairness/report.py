@@ -12,8 +12,9 @@ import pandas as pd
 from fairlearn.metrics import MetricFrame
 from sklearn.pipeline import Pipeline
 
-from fewshot.errors import InvalidDataError, InvalidParameterError
+from fewshot.errors import InvalidDataError
 
+from .favourable import favourable_label
 from .gaps import (
     count_by_group,
     debiased_squared_gap,
@@ -129,7 +130,7 @@ def fairness_report(
     before : classifier, default=None
         The unadapted one, to stand beside it.
     pos_label : label, default=None
-        The favourable outcome; None: what a FairnessConstrainedClassifier says, or the greater class.
+        The favourable outcome; None: what a FairnessConstrainedClassifier says, or the greater of two numbers.
     use_sensitive_at_predict : bool, default=True
         Whether a FairnessConstrainedClassifier is told the groups.
 
@@ -160,7 +161,9 @@ def fairness_report(
         raise InvalidDataError(f"y: got an array of shape {y.shape} for {n} rows of X; give one outcome per row.")
     groups = Groups.learn(sensitive_features, n)
     codes = groups.codes(sensitive_features, n)
-    favourable = _favourable_label(adapted, y, pos_label)
+    last = last_step(adapted)
+    own = getattr(last, "pos_label_", None)
+    favourable = favourable_label(getattr(last, "classes_", y), own if pos_label is None else pos_label)
     truth = y == favourable
     told = {"sensitive_features": sensitive_features} if use_sensitive_at_predict else {}
     models = {**({} if before is None else {"before": before}), "after": adapted}
@@ -182,14 +185,6 @@ def fairness_report(
         index=pd.Index(groups.titles, name="group"),
     )
     return FairnessReport(pd.DataFrame(overall).T, table, pd.DataFrame(gaps), counts)
-
-
-def _favourable_label(model: Any, y: npt.NDArray[Any], pos_label: Any) -> Any:
-    last = last_step(model)
-    classes = np.asarray(getattr(last, "classes_", np.unique(y))).tolist()
-    if pos_label is not None and pos_label not in classes:
-        raise InvalidParameterError(f"pos_label: got {pos_label!r}; expected one of {classes}.")
-    return getattr(last, "pos_label_", max(classes)) if pos_label is None else pos_label
 
 
 def last_step(model: Any) -> Any:

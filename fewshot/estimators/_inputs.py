@@ -61,7 +61,7 @@ def one_line(name: str, check: Callable[..., T], *args: Any, **kwargs: Any) -> T
         return check(*args, **kwargs)
     except ValueError as error:
         text = str(error)
-        if "feature names should match" in text:
+        if "feature names should match" in text and name == "X":
             raise
         text = " ".join(re.sub(r"\n?array=.*?\.\n", " ", text, flags=re.DOTALL).split())
         raise InvalidDataError(text if text.startswith(f"{name}:") else f"{name}: {text}") from None

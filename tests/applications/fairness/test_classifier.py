@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import sklearn
 from sklearn.base import clone
+from sklearn.model_selection import GroupKFold, cross_validate
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -373,6 +374,22 @@ def test_metadata_routing_knows_the_columns():
         routed = FairnessConstrainedClassifier().get_metadata_routing()
         assert {"tasks", "sensitive_features"} <= set(routed.consumes("fit", ["tasks", "sensitive_features"]))
         assert set(routed.consumes("predict", ["tasks", "sensitive_features"])) == {"tasks", "sensitive_features"}
+
+
+def test_groups_are_routed_through_a_pipeline_in_cross_validation():
+    with sklearn.config_context(enable_metadata_routing=True):
+        pipeline = make_meta_pipeline(
+            StandardScaler(), FairnessConstrainedClassifier(classifier=QUICK, use_sensitive_at_predict=False)
+        )
+        found = cross_validate(
+            pipeline,
+            X,
+            Y,
+            cv=GroupKFold(2),
+            params={"tasks": TASK, "groups": TASK, "sensitive_features": GROUP},
+            error_score="raise",
+        )
+    assert (found["test_score"] > 0.6).all()
 
 
 @parametrize_with_checks([FairnessConstrainedClassifier(classifier=QUICK)])

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import FunctionTransformer
 
-from fewshot import MAMLClassifier
+from fewshot import MAMLClassifier, make_meta_pipeline
 from fewshot.applications.fairness import FairnessConstrainedClassifier, evaluate_fairness, summarize_fairness
 from fewshot.applications.fairness.baselines import PlainClassifier
 from fewshot.applications.fairness.operating_points import POINTS
@@ -127,6 +128,28 @@ def test_all_operating_points_of_one_fit_and_a_limit_of_rows():
         random_state=0,
     )
     pd.testing.assert_frame_equal(again, frame[frame["method"] == "ours"].reset_index(drop=True))
+
+
+def test_methods_that_know_nothing_of_groups_are_wrapped():
+    columns = dict(sensitive_features=GROUP, shots=5, draws=1, cv=2, random_state=0)
+    plain, wrapped = (
+        evaluate_fairness({"m": method}, X, Y, TASK, **columns)
+        for method in (LogisticRegression(), PlainClassifier(LogisticRegression()))
+    )
+    pd.testing.assert_frame_equal(plain, wrapped)
+    fitted = MAMLClassifier(algorithm="map", base=LogisticRegression(), random_state=0).fit_meta(X, Y, tasks=TASK)
+    with pytest.raises(InvalidParameterError, match="^methods: 'm', a MAMLClassifier, takes no sensitive_features"):
+        evaluate_fairness({"m": fitted}, X, Y, TASK, **columns | {"cv": "prefit"})
+
+
+def test_the_frontier_of_a_pipeline_is_that_of_its_last_step():
+    columns = dict(sensitive_features=GROUP, shots=5, draws=1, cv="prefit", frontier=True, random_state=0)
+    pipeline = make_meta_pipeline(
+        FunctionTransformer(), FairnessConstrainedClassifier(classifier=QUICK, random_state=0)
+    )
+    pipeline.fit_meta(X, Y, tasks=TASK, sensitive_features=GROUP)
+    frames = [evaluate_fairness({"m": model}, X, Y, TASK, **columns) for model in (pipeline, pipeline[-1])]
+    pd.testing.assert_frame_equal(*frames)
 
 
 def test_rows_that_are_scored_are_drawn_by_the_seed():

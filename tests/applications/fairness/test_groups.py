@@ -52,6 +52,16 @@ def test_columns_of_a_frame_go_by_their_names():
         groups.codes(frame.rename(columns={"black": "race"}), 4)
 
 
+def test_what_to_do_about_a_group_that_was_not_there():
+    for learned, given, message in (
+        (["a", "b"], [None], "a row without a value did not occur in training, where the groups were a, b; fill it in"),
+        (["a", None], ["c"], "group 'c' did not occur .* mark it as missing"),
+        (["a", "b"], ["c"], "group 'c' did not occur .* leave its rows out"),
+    ):
+        with pytest.raises(InvalidDataError, match=message):
+            Groups.learn(learned, 2).codes(given, 1)
+
+
 def test_mistakes():
     with pytest.raises(InvalidDataError, match="^sensitive_features: '1' stands for two groups"):
         Groups.learn([1, "1"], 2)

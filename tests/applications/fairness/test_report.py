@@ -80,6 +80,9 @@ def test_mistakes():
     X, y, group = data()
     with pytest.raises(InvalidParameterError, match=r"^pos_label: got 'yes'; expected one of \[0, 1\]"):
         fairness_report(LogisticRegression().fit(X, y), X, y, sensitive_features=group, pos_label="yes")
+    words = np.where(y == 1, "good", "poor")
+    with pytest.raises(InvalidParameterError, match="^pos_label: got None, and of the labels"):
+        fairness_report(LogisticRegression().fit(X, words), X, words, sensitive_features=group)
     with pytest.raises(InvalidDataError, match="^y: got an array of shape"):
         fairness_report(LogisticRegression().fit(X, y), X, y[:9], sensitive_features=group)
     with pytest.raises(InvalidDataError, match="^sensitive_features: got 9 rows"):
