@@ -153,7 +153,7 @@ class FrontierDisplay:
         """Draw into given axes, or new ones."""
         self.figure_, self.ax_ = axes_for(ax)
         for i, (name, part) in enumerate(self.curve.groupby("method", sort=False)):
-            part = part.sort_values("gap")
+            part = part.sort_values("setting")
             self.ax_.plot(
                 part["gap"],
                 part["accuracy"],
@@ -165,7 +165,14 @@ class FrontierDisplay:
         floor = float(self.curve["floor"].mean())
         self.ax_.axvline(floor, color="#7A7A7A", linewidth=0.8, linestyle=(0, (2, 2)))
         self.ax_.annotate(
-            "by lot", (floor, 0.02), xycoords=("data", "axes fraction"), fontsize="small", color="#7A7A7A"
+            "by lot",
+            (floor, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            fontsize="small",
+            color="#7A7A7A",
         )
         self.ax_.set_xlabel(self.metric.replace("_", " ") + ", mean absolute")
         self.ax_.set_ylabel("accuracy")
