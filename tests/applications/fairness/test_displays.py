@@ -54,7 +54,7 @@ def test_frontiers_of_methods():
     summary = pd.DataFrame(rows)
     display = FrontierDisplay.from_summary(summary)
     assert [line.get_label() for line in display.ax_.lines[:2]] == ["ours", "pooled"]
-    np.testing.assert_allclose(display.ax_.lines[0].get_xydata(), [[0.1, 0.75], [0.3, 0.8]])
+    np.testing.assert_allclose(display.ax_.lines[0].get_xydata(), [[0.3, 0.8], [0.1, 0.75]])
     np.testing.assert_allclose(display.ax_.lines[1].get_xydata(), [[0.3, 0.8]])
     with pytest.raises(InvalidParameterError, match="^metric: got 'accuracy'"):
         FrontierDisplay.from_summary(summary, metric="accuracy")
