@@ -135,10 +135,13 @@ class LossDecider:
     def rule(self, choose: Any) -> None:
         """Return none: all is in the classifier."""
 
-    def decide(self, X: Any, membership: Floats, tasks: Any, rule: None, task: Ints) -> tuple[Floats, Floats]:
-        """Return probabilities of the favourable outcome, and thresholds of one half."""
-        probability = self.classifier.predict_proba(inputs_of(self.told, X, membership), tasks=tasks)[:, self.column]
-        return probability, np.full(len(task), 0.5)
+    def scores(self, X: Any, membership: Floats, tasks: Any) -> Floats:
+        """Return the probabilities of the favourable outcome, shape (1, rows)."""
+        return self.classifier.predict_proba(inputs_of(self.told, X, membership), tasks=tasks)[:, self.column][None]
+
+    def decide(self, scores: Floats, membership: Floats, task: Ints, rule: None) -> tuple[Floats, Floats]:
+        """Return these probabilities, and thresholds of one half."""
+        return scores[0], np.full(len(task), 0.5)
 
 
 def _held_out_losses(model: MAMLClassifier, group: Ints, target: Ints, n_groups: int) -> tuple[Floats, float]:

@@ -6,7 +6,7 @@ import copy
 import logging
 import warnings
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,15 @@ logger = logging.getLogger("fewshot")
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 BOUND = 0.05
+
+
+class _Rows(NamedTuple):
+    """Rows to decide on: whether their group is told, what the models say of them, what is known of the group, their task."""
+
+    mode: str
+    scores: Floats
+    membership: Floats
+    task: Ints
 
 
 class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstimator):
@@ -532,19 +541,15 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
                     "sensitive_features: the model was fitted without any, so nothing is constrained; leave it out."
                 )
             return self.classifier_.predict_proba(X, tasks=tasks)
+        return self._moved(self._scored(X, sensitive_features, tasks))
+
+    def _scored(self, X: Any, sensitive_features: Any, tasks: Any) -> _Rows:
+        """Return what the models say of rows, which is the same at all operating points."""
         mode = "unknown" if sensitive_features is None else "known"
         if mode == "known" and not (self.use_sensitive_at_predict and "known" in self._deciders):
             raise InvalidDataError(
                 "sensitive_features: given, but use_sensitive_at_predict=False forbids to decide by them; leave it out."
             )
-        probability, threshold = self._decided(mode, X, sensitive_features, tasks)
-        favourable = np.clip(probability, 1e-9, 1 - 1e-9)
-        moved = expit(logit(favourable) - logit(threshold))
-        columns = [1 - moved, moved]
-        return np.column_stack(columns if self._favourable_column else columns[::-1])
-
-    def _decided(self, mode: str, X: Any, sensitive_features: Any, tasks: Any) -> tuple[Floats, Floats]:
-        """Return probabilities of the favourable outcome and thresholds of rows."""
         x = check_features(self.classifier_, X, reset=False)
         state = getattr(self.classifier_, "_adapted", None)
         task = np.zeros(len(x), np.int64) if state is None else self.classifier_._positions(state, tasks, len(x))
@@ -553,9 +558,16 @@ class FairnessConstrainedClassifier(OperatingPoints, ClassifierMixin, BaseEstima
         else:
             own = getattr(self, "_own", np.zeros((1, len(self.groups_))))
             membership = probabilities(self._guess.logits(x) + own[task])
-        if mode not in self._rules:
-            self._rules[mode] = self._deciders[mode].rule(self._choose)
-        return self._deciders[mode].decide(X, membership, tasks, self._rules[mode], task)
+        return _Rows(mode, self._deciders[mode].scores(X, membership, tasks), membership, task)
+
+    def _moved(self, rows: _Rows) -> Floats:
+        """Return probabilities of the classes, moved by the thresholds of rows."""
+        if rows.mode not in self._rules:
+            self._rules[rows.mode] = self._deciders[rows.mode].rule(self._choose)
+        probability, threshold = self._deciders[rows.mode].decide(*rows[1:], self._rules[rows.mode])
+        moved = expit(logit(np.clip(probability, 1e-9, 1 - 1e-9)) - logit(threshold))
+        columns = [1 - moved, moved]
+        return np.column_stack(columns if self._favourable_column else columns[::-1])
 
     def predict(self, X: Any, *, sensitive_features: Any = None, tasks: Any = None) -> npt.NDArray[Any]:
         """Decide; arguments as for :meth:`predict_proba`.

@@ -279,11 +279,14 @@ class Decider:
         pooled, *learned = self.others
         return np.stack([pooled.predict_proba(x)[:, 1], *(model.predict(x) for model in learned)])
 
-    def decide(self, X: Any, membership: Floats, tasks: Any, rule: Rule, task: Ints) -> tuple[Floats, Floats]:
-        """Return probabilities of the favourable outcome and thresholds of rows."""
+    def scores(self, X: Any, membership: Floats, tasks: Any) -> Floats:
+        """Return what all models say of rows, shape (models, rows)."""
         inputs = inputs_of(self.told, X, membership)
         probability = self.classifier.predict_proba(inputs, tasks=tasks)[:, self.column]
-        scores = np.concatenate([probability[None], self._heard(inputs)])
+        return np.concatenate([probability[None], self._heard(inputs)])
+
+    def decide(self, scores: Floats, membership: Floats, task: Ints, rule: Rule) -> tuple[Floats, Floats]:
+        """Return probabilities of the favourable outcome and thresholds of rows."""
         trained = self.curve.points[0].trained
         probability = blend(self.notion, scores, rule.blend[task], trained, rule.shares, membership, task)
         return probability, thresholds(self.notion, rule.shifts[task], membership)

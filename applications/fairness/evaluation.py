@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
 from typing import Any
@@ -82,7 +81,7 @@ def evaluate_fairness(
     scored : int, default=None
         Score at most so many rows of each task, drawn at random; None: all.
     frontier : bool, default=False
-        Score a method that has ``operating_points()`` at each of them; False: as it is.
+        Score a method that has ``predict_frontier`` or ``operating_points`` at each of them; False: as it is.
     pos_label : label, default=None
         The favourable outcome; None: what methods have as their `pos_label`, or the greater of two numbers.
     random_state : int, RandomState or None, default=None
@@ -229,14 +228,17 @@ class _Work:
         told: dict[str, Any] = {"tasks": others["tasks"]} if len(support) else {}
         if "sensitive_at_predict" in self.given:
             told["sensitive_features"] = others["sensitive_features"]
-        last = last_step(model)
-        points = last.operating_points() if self.frontier and hasattr(last, "operating_points") else {np.nan: last}
-        for setting, point in points.items():
-            decides = point
-            if model is not last:
-                decides = copy.copy(model)
-                decides.steps = [*model.steps[:-1], (model.steps[-1][0], point)]
-            yield setting, np.asarray(decides.predict(others["X"], **told) == self.favourable)
+        last, x = last_step(model), others["X"]
+        if self.frontier and hasattr(last, "predict_frontier"):
+            x = model[:-1].transform(x) if model is not last and len(model.steps) > 1 else x
+            decided = last.predict_frontier(x, **told)
+        else:
+            points = (
+                model.operating_points() if self.frontier and hasattr(model, "operating_points") else {np.nan: model}
+            )
+            decided = {setting: point.predict(x, **told) for setting, point in points.items()}
+        for setting, labels in decided.items():
+            yield setting, np.asarray(labels == self.favourable)
 
     def scores(self, at: Any, query: Ints, decision: npt.NDArray[np.bool_], draw: int) -> Iterator[Any]:
         """Score each task."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from fewshot.errors import InvalidParameterError, NotFittedError
@@ -26,7 +28,10 @@ class OperatingPoints:
     penalty: float | None
     groups_: Any
     pos_label_: Any
+    classes_: npt.NDArray[Any]
     _notion: Notion
+    _scored: Callable[..., Any]
+    _moved: Callable[..., Any]
 
     def with_bound(self, bound: float) -> Self:
         """Return the same model with another bound on the gap.
@@ -70,6 +75,25 @@ class OperatingPoints:
             return {float("nan"): self}
         return {penalty: self.with_penalty(penalty) for penalty in POINTS}
 
+    def predict_frontier(
+        self, X: Any, *, sensitive_features: Any = None, tasks: Any = None
+    ) -> dict[float, npt.NDArray[Any]]:
+        """Decide at each of the operating points, many times faster than one after the other.
+
+        Parameters
+        ----------
+        X, sensitive_features, tasks
+            As for :meth:`~FairnessConstrainedClassifier.predict`.
+
+        Returns
+        -------
+        dict of float to ndarray of shape (rows,)
+            Class labels, by penalty.
+        """
+        points = self.operating_points()
+        rows = self._scored(X, sensitive_features, tasks)
+        return {penalty: self.classes_[point._moved(rows).argmax(1)] for penalty, point in points.items()}
+
     def frontier(
         self, X: Any, y: Any, *, sensitive_features: Any, tasks: Any = None, told: bool | None = None
     ) -> pd.DataFrame:
@@ -105,8 +129,8 @@ class OperatingPoints:
         columns = {"tasks": tasks} | ({"sensitive_features": sensitive_features} if told else {})
         among = (self._notion if self._notion.events else NOTIONS["demographic_parity"]).among(favourable)
         rows = []
-        for penalty, point in self.operating_points().items():
-            decision = np.asarray(point.predict(X, **columns)) == self.pos_label_  # type: ignore[attr-defined]
+        for penalty, decided in self.predict_frontier(X, **columns).items():
+            decision = decided == self.pos_label_
             counts = count_by_group(
                 decision, among, codes, len(self.groups_), task.astype(np.int64), int(task.max()) + 1
             )

@@ -332,6 +332,18 @@ def test_outcomes_may_stand_in_a_column():
     np.testing.assert_array_equal(*(found.predict_proba(X) for found in adapted))
 
 
+def test_all_operating_points_at_once_are_as_one_after_the_other(model):
+    (xs, ys, ts, gs), (xu, _, tu, gu), (xq, _, tq, gq) = split()
+    adapted = model.adapt(
+        xs, ys, tasks=ts, sensitive_features=gs, X_unlabelled=xu, sensitive_unlabelled=gu, tasks_unlabelled=tu
+    )
+    for one, tasks in ((model, None), (adapted, tq)):
+        for columns in ({"tasks": tasks}, {"tasks": tasks, "sensitive_features": gq}):
+            decided = one.predict_frontier(xq, **columns)
+            for penalty, point in one.operating_points().items():
+                np.testing.assert_array_equal(decided[penalty], point.predict(xq, **columns))
+
+
 def test_the_frontier_passes_over_pairs_without_rows(model):
     group = np.where(TASK == 0, "a", GROUP)
     frame = model.frontier(X, Y, sensitive_features=group)
