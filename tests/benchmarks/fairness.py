@@ -152,7 +152,7 @@ def states(data, *folds):
     return np.flatnonzero(inside), np.flatnonzero(~inside)
 
 
-def fitted(method, data, rows, path):
+def fitted(method, data, rows, path=None):
     """A method fitted to some rows; with a path it is kept there, and read if it is there already."""
     if path and path.exists():
         return joblib.load(path)
