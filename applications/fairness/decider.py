@@ -235,7 +235,7 @@ class Decider:
         labels : ndarray or None
             Labels of the tasks, if there are several.
         """
-        n_tasks = len(usual)
+        adapted, n_tasks = replace(self, classifier=classifier), len(usual)
         few = np.bincount(given[0].task, minlength=n_tasks)
         more = np.zeros(n_tasks, dtype=np.int64)
         parts = []
@@ -245,12 +245,11 @@ class Decider:
             if i > 0:
                 more += np.bincount(part.task, minlength=n_tasks)
             tasks = None if labels is None else labels[part.task]
-            inputs = inputs_of(self.told, part.X, part.membership())
-            p = classifier.predict_proba(inputs, tasks=tasks)[:, self.column]
-            parts.append(Part(p, self._heard(inputs), part.guess, part.task, part.group, part.favourable))
+            scores = adapted.scores(part.X, part.membership(), tasks)
+            parts.append(Part(scores[0], scores[1:], part.guess, part.task, part.group, part.favourable))
         evidence = gather(self.notion, self.rates, usual, parts, self.told)
         levels = (more >= few).astype(np.int64)
-        return replace(self, classifier=classifier, usual=usual, evidence=evidence, levels=levels)
+        return replace(adapted, usual=usual, evidence=evidence, levels=levels)
 
     def rule(self, choose: Any) -> Rule:
         """Return how the tasks' rows are decided.
@@ -273,17 +272,13 @@ class Decider:
             values[mine], weights[mine] = chosen.for_tasks(*sources, n_tasks)[mine], chosen.blend
         return Rule(shifts_of(values, found.shares), weights, found.shares)
 
-    def _heard(self, inputs: Any) -> Floats:
-        """Return what the other models say, shape (models, rows)."""
-        x = np.asarray(inputs, dtype=np.float64)
-        pooled, *learned = self.others
-        return np.stack([pooled.predict_proba(x)[:, 1], *(model.predict(x) for model in learned)])
-
     def scores(self, X: Any, membership: Floats, tasks: Any) -> Floats:
         """Return what all models say of rows, shape (models, rows)."""
         inputs = inputs_of(self.told, X, membership)
         probability = self.classifier.predict_proba(inputs, tasks=tasks)[:, self.column]
-        return np.concatenate([probability[None], self._heard(inputs)])
+        x = np.asarray(inputs, dtype=np.float64)
+        pooled, *learned = self.others
+        return np.stack([probability, pooled.predict_proba(x)[:, 1], *(model.predict(x) for model in learned)])
 
     def decide(self, scores: Floats, membership: Floats, task: Ints, rule: Rule) -> tuple[Floats, Floats]:
         """Return probabilities of the favourable outcome and thresholds of rows."""
