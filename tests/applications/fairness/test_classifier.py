@@ -13,17 +13,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fewshot import make_meta_pipeline
-from fewshot.applications.fairness import curve
 from fewshot.applications.fairness.classifier import FairnessConstrainedClassifier
 from fewshot.errors import FewShotError, InvalidDataError, InvalidParameterError, NotFittedError
 
 from ._people import GROUP, QUICK, TASK, TRAIN, X, Y, table
-
-
-@pytest.fixture
-def short_curve(monkeypatch):
-    """Few penalties, for tests of what goes around them."""
-    monkeypatch.setattr(curve, "PENALTIES", (0.0, 0.1, 1.0))
 
 
 @pytest.fixture(scope="module")

@@ -4,17 +4,12 @@ import numpy as np
 import pytest
 
 from fewshot import MAMLClassifier
-from fewshot.applications.fairness import FairnessConstrainedClassifier, curve
+from fewshot.applications.fairness import FairnessConstrainedClassifier
 
 from ._people import GROUP, QUICK, TASK, TRAIN, X, Y
 
+pytestmark = pytest.mark.usefixtures("short_curve")
 COLUMNS = dict(tasks=TASK[TRAIN], sensitive_features=GROUP[TRAIN])
-
-
-@pytest.fixture(autouse=True)
-def short_curve(monkeypatch):
-    """Few penalties, for tests of what goes around them."""
-    monkeypatch.setattr(curve, "PENALTIES", (0.0, 0.1, 1.0))
 
 
 @pytest.fixture
